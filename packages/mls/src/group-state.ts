@@ -1,0 +1,3 @@
+export interface GroupState {
+  readonly x?: never;
+}

@@ -1,0 +1,3 @@
+export interface PendingCommit {
+  readonly x?: never;
+}
