@@ -15,9 +15,10 @@ declare class TextEncoder {
   encode(s?: string): Uint8Array<ArrayBuffer>;
 }
 declare class TextDecoder {
-  constructor(label?: string, options?: { fatal?: boolean });
+  constructor(label?: string, options?: { fatal?: boolean; ignoreBOM?: boolean });
   decode(b?: Uint8Array): string;
 }
 declare function setTimeout(f: () => void, ms: number): unknown;
 declare function clearTimeout(t: unknown): void;
 declare function queueMicrotask(f: () => void): void;
+declare var crypto: { getRandomValues(array: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> };

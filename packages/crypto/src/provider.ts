@@ -77,6 +77,16 @@ export interface Kem {
   decapsulate(privateKey: Uint8Array, enc: Uint8Array): Uint8Array | undefined;
 }
 
+/** A KEM that can authenticate the sender by its private key (RFC 9180 section 4.1); the DHKEMs can, X-Wing cannot. */
+export interface AuthKem extends Kem {
+  authEncapsulate(
+    publicKey: Uint8Array,
+    senderPrivateKey: Uint8Array,
+    ikmE?: Uint8Array,
+  ): { readonly sharedSecret: Uint8Array; readonly enc: Uint8Array };
+  authDecapsulate(privateKey: Uint8Array, enc: Uint8Array, senderPublicKey: Uint8Array): Uint8Array | undefined;
+}
+
 export interface SignatureScheme {
   readonly id: SignatureSchemeId;
   readonly privateKeyLength: number;
