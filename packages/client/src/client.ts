@@ -1,0 +1,141 @@
+// The SDK's public face: one profile, one account, one server. Everything is asynchronous, so that a browser's page can
+// hold the same interface while the engine runs in a worker (DESIGN section 2).
+//
+//   const client = await openClient({ profileDir, server: '127.0.0.1:5001', caCert });
+//   await client.connect();
+//   await client.register('alice', password);
+//   const chat = await client.openDirect('bob');
+//   await client.send(chat.id, 'hello');
+//   for await (const event of client.events()) …
+//
+// Works without a server: whoami, conversations, history, search, unseen, send (the message is queued).
+import type {
+  Account,
+  ClientEvent,
+  Contact,
+  Conversation,
+  ConversationMember,
+  ConnectionState,
+  HistoryOptions,
+  InviteResult,
+  KeyCheck,
+  Message,
+  ServerHealth,
+  SyncResult,
+} from './types.ts';
+
+/** Every method fails with a `ClientError` and nothing else. */
+export interface Client {
+  // ---- Server and connection ----------------------------------------------------------------------------------------
+
+  /**
+   * Connects, pins the server's identity at first contact, resumes the session when the profile has one, subscribes to
+   * the inbox and starts sending what is queued. From then on a lost connection is made anew until `close`.
+   * @param options.keepTrying with true the first attempt may fail too: resolves at once, see the `connection` events
+   * @throws ClientError `cannot-connect`, `verification-failed` (the server is not the one pinned); a session the server
+   *   has ended does not fail it: a `session-ended` warning comes, and calls that need one fail with `session-expired`
+   */
+  connect(options?: { readonly keepTrying?: boolean; readonly timeoutMs?: number }): Promise<void>;
+  readonly connection: ConnectionState;
+  /** One request to the server; no account needed. */
+  health(): Promise<ServerHealth>;
+  /** Round trip in milliseconds. */
+  ping(): Promise<number>;
+  /** Ends the connection and closes the profile. Queued messages stay queued. Idempotent. */
+  close(): Promise<void>;
+
+  // ---- Account ------------------------------------------------------------------------------------------------------
+
+  /**
+   * Makes the account and its first device, publishes its keys, and is logged in afterwards. After a crash in the middle
+   * a repeat with the same name and password completes it.
+   * @throws ClientError `name-taken`, `invalid-username`, `other-account` (this profile has another account)
+   */
+  register(username: string, password: string, options?: { readonly deviceName?: string }): Promise<Account>;
+  /** @throws ClientError `wrong-credentials` (name or password: the server does not say), `device-unknown` */
+  login(username: string, password: string): Promise<Account>;
+  /** Ends the session at the server if it can be reached, and forgets it here in any case. History stays. */
+  logout(): Promise<void>;
+  whoami(): Promise<Account | undefined>;
+
+  // ---- Others -------------------------------------------------------------------------------------------------------
+
+  /** Looks an account up and verifies its certificates. @throws ClientError `unknown-user`, `identity-changed`, `bad-certificate` */
+  resolve(username: string): Promise<Contact>;
+  /** As `resolve`, and verifies the hybrid keys. Consumes nothing. */
+  checkKey(username: string): Promise<KeyCheck>;
+  /** Tops up KeyPackages at the server; `all` replaces what is there by fresh ones. Returns how many were uploaded. */
+  refreshKeyPackages(options?: { readonly all?: boolean }): Promise<number>;
+
+  // ---- Conversations ------------------------------------------------------------------------------------------------
+
+  /** The direct conversation with an account, made if need be. With one's own name: the note to self. */
+  openDirect(username: string): Promise<Conversation>;
+  /** A new group with only this account in it. @throws ClientError `invalid-argument` for a bad name */
+  createGroup(name: string): Promise<Conversation>;
+  /** Newest activity first. `includeGone`: also those left or removed from. */
+  conversations(options?: { readonly includeGone?: boolean }): Promise<readonly Conversation[]>;
+  /**
+   * By full id, unique id prefix (≥ 4 digits), group name, `@user` or username.
+   * @throws ClientError `unknown-conversation`, `ambiguous-conversation`
+   */
+  findConversation(reference: string): Promise<Conversation>;
+  members(conversationId: string): Promise<readonly ConversationMember[]>;
+  /** Adds several accounts in one commit. @throws ClientError when none could be added: the first one's reason */
+  invite(conversationId: string, usernames: readonly string[]): Promise<InviteResult>;
+  /** Removes an account with all its devices. @throws ClientError `not-a-member`, `not-admin` */
+  removeMember(conversationId: string, username: string): Promise<void>;
+  /**
+   * `left` when nobody else is in the group; else `leaving`: an administrator's client commits it.
+   * The last administrator promotes another first.
+   */
+  leave(conversationId: string): Promise<'left' | 'leaving'>;
+  /** @throws ClientError `not-admin` */
+  renameGroup(conversationId: string, name: string): Promise<void>;
+  setAdmin(conversationId: string, username: string, admin: boolean): Promise<void>;
+  /** Lets sending go on after a failed check the user has looked at. */
+  resumeSending(conversationId: string): Promise<void>;
+  /** Clears `isNew`. */
+  markConversationSeen(conversationId: string): Promise<void>;
+
+  // ---- Messages -----------------------------------------------------------------------------------------------------
+
+  /**
+   * Encrypts and queues in one transaction, so it works offline; sends as soon as it can. The result says `queued`; a
+   * `message-state` event or `flush` tells when the server has it.
+   * @throws ClientError `not-active`, `sending-paused`, `text-too-long` (more than 32,768 bytes)
+   */
+  send(conversationId: string, text: string): Promise<Message>;
+  /** Resolves when nothing is queued any more, or one conversation has nothing queued. @throws ClientError `timeout`, `cannot-connect` */
+  flush(options?: { readonly conversationId?: string; readonly timeoutMs?: number }): Promise<void>;
+  /**
+   * Receives everything the server had for us when this was called, does what follows from it (joins, commits), and
+   * sends what is queued. Needs `connect`. @throws ClientError `timeout`, `cannot-connect`, `not-logged-in`
+   */
+  sync(options?: { readonly timeoutMs?: number }): Promise<SyncResult>;
+  message(localId: number): Promise<Message | undefined>;
+  /** Oldest first. */
+  history(conversationId: string, options?: HistoryOptions): Promise<readonly Message[]>;
+  /** Messages of others that no one has marked as seen, oldest first, of all conversations or of one. */
+  unseen(options?: { readonly conversationId?: string; readonly limit?: number }): Promise<readonly Message[]>;
+  /** Marks messages as displayed; on disk when it resolves. */
+  markSeen(localIds: readonly number[]): Promise<void>;
+  /** Full-text search, newest first. */
+  search(
+    query: string,
+    options?: { readonly conversationId?: string; readonly limit?: number },
+  ): Promise<readonly Message[]>;
+
+  // ---- Events -------------------------------------------------------------------------------------------------------
+
+  /** Calls `listener` for every event from now on, in order, after what it tells of is on disk. Returns how to stop. */
+  on(listener: (event: ClientEvent) => void): () => void;
+  /** The same as an iterator; ends with `close` or when the caller stops. Events wait in memory until they are taken. */
+  events(): AsyncIterableIterator<ClientEvent>;
+}
+
+/** Where the library writes what an operator may want to read. Never user data, never secrets. */
+export interface Log {
+  debug(message: string, detail?: Readonly<Record<string, string | number | boolean>>): void;
+  warn(message: string, detail?: Readonly<Record<string, string | number | boolean>>): void;
+}

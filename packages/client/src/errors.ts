@@ -1,0 +1,106 @@
+// What can go wrong, by meaning. `kind` decides the exit code of the command line (DESIGN section 8), `code` names the
+// cause for programs, `message` and `hint` are one line each for people: the cause and the next step. None of them
+// carries a secret; text that came from a server has lost its control characters.
+
+/**
+ * `usage`: the request makes no sense as given (exit 2). `cannot-connect`: no connection to the server (3). `refused`:
+ * the server said no (4). `verification-failed`: somebody's keys, the server's or a member's, do not check out (5).
+ * `local-state`: this profile is locked, damaged, or not in the state the call needs (6). `timeout`: it took too long;
+ * what was queued stays queued (124). `bug`: our fault (1).
+ */
+export type ClientErrorKind =
+  | 'usage'
+  | 'cannot-connect'
+  | 'refused'
+  | 'verification-failed'
+  | 'local-state'
+  | 'timeout'
+  | 'bug';
+
+export type ClientErrorCode =
+  // usage
+  | 'invalid-username'
+  | 'invalid-argument'
+  | 'text-too-long'
+  | 'not-a-group'
+  | 'not-yourself'
+  | 'unknown-conversation'
+  | 'ambiguous-conversation'
+  | 'not-a-member'
+  | 'already-a-member'
+  // cannot connect
+  | 'server-away'
+  | 'connection-lost'
+  | 'untrusted-certificate'
+  | 'wrong-server-name'
+  | 'bad-trust-anchor'
+  | 'bad-address'
+  // refused
+  | 'wrong-credentials'
+  | 'name-taken'
+  | 'device-unknown'
+  | 'session-expired'
+  | 'unknown-user'
+  | 'no-key-package'
+  | 'inbox-full'
+  | 'recipient-gone'
+  | 'rate-limited'
+  | 'too-large'
+  | 'not-admin'
+  | 'lost-race'
+  | 'refused'
+  // verification failed
+  | 'server-changed'
+  | 'identity-changed'
+  | 'bad-certificate'
+  | 'bad-hybrid-key'
+  | 'bad-key-package'
+  | 'bad-receipt'
+  | 'commit-refused'
+  | 'sending-paused'
+  // local state
+  | 'profile-in-use'
+  | 'profile-damaged'
+  | 'profile-newer'
+  | 'profile-missing'
+  | 'wrong-state-password'
+  | 'profile-unwritable'
+  | 'not-registered'
+  | 'other-account'
+  | 'not-logged-in'
+  | 'not-active'
+  | 'awaiting-welcome'
+  | 'closed'
+  // timeout, bug
+  | 'timeout'
+  | 'bug';
+
+export class ClientError extends Error {
+  override readonly name = 'ClientError';
+  readonly kind: ClientErrorKind;
+  readonly code: ClientErrorCode;
+  /** What to do next; empty when there is nothing to add. */
+  readonly hint: string;
+  /** For `rate-limited`: milliseconds after which a repeat makes sense; 0 when unknown. */
+  readonly retryAfterMs: number;
+
+  constructor(
+    kind: ClientErrorKind,
+    code: ClientErrorCode,
+    message: string,
+    options: { hint?: string; retryAfterMs?: number; cause?: unknown } = {},
+  ) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.kind = kind;
+    this.code = code;
+    this.hint = options.hint ?? '';
+    this.retryAfterMs = options.retryAfterMs ?? 0;
+  }
+}
+
+/** Text of others, safe in one line of a terminal: control characters and bidi overrides become U+FFFD, at most `max` characters. */
+export function plainText(text: string, max = 300): string {
+  // oxlint-disable-next-line no-control-regex
+  const clean = text.replace(/[\u0000-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g, '\ufffd');
+  return clean.length > max ? `${clean.slice(0, max - 1)}…` : clean;
+}

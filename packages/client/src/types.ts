@@ -1,0 +1,211 @@
+// What the SDK shows of accounts, conversations and messages. Identifiers are lower-case hex, times milliseconds since
+// 1970 (the server's clock where it says so). Everything here is a plain value: it can be printed, compared and sent to
+// another thread. Text written by others is as they wrote it: strip control characters before showing it (`plainText`).
+
+/** The account of this profile. */
+export interface Account {
+  readonly username: string;
+  /** Identity key, 64 hex digits. */
+  readonly identityKey: string;
+  /** This device, 32 hex digits. */
+  readonly deviceId: string;
+  readonly serverOrigin: string;
+  /** Whether the profile holds a session token; the server may still have ended it. */
+  readonly loggedIn: boolean;
+}
+
+export interface ServerHealth {
+  readonly version: string;
+  readonly uptimeSeconds: number;
+  readonly store: 'ok' | 'read-only' | 'failed' | 'unknown';
+  readonly origin: string;
+  readonly timeMs: number;
+  /** From request to answer, milliseconds. */
+  readonly roundTripMs: number;
+  readonly sealedSender: boolean;
+}
+
+/** Another account, verified as far as `resolve` goes: IK → device certificates, IK pinned at first contact. */
+export interface Contact {
+  readonly username: string;
+  readonly identityKey: string;
+  /** `new`: seen for the first time now; `same`: the key pinned earlier. */
+  readonly pin: 'new' | 'same';
+  readonly devices: readonly ContactDevice[];
+}
+
+export interface ContactDevice {
+  readonly deviceId: string;
+  /** Device key, 64 hex digits. */
+  readonly deviceKey: string;
+  readonly manager: boolean;
+  readonly certificateSerial: number;
+  readonly certificateNotAfterMs: number;
+}
+
+/** Outcome of `checkKey`: certificates and hybrid keys of an account, verified; nothing is consumed. */
+export interface KeyCheck {
+  readonly contact: Contact;
+  readonly devices: readonly {
+    readonly deviceId: string;
+    /** Serial and end of the device's hybrid key; undefined when it has published none. */
+    readonly hybridKey: { readonly serial: number; readonly notAfterMs: number } | undefined;
+  }[];
+}
+
+/**
+ * `direct`: the one conversation of two accounts; `group`: any number; `note`: the note to self, which never leaves this
+ * profile.
+ */
+export type ConversationKind = 'direct' | 'group' | 'note';
+
+/**
+ * `active`: one can read and send. `awaiting-welcome`: the other side started it (or we ask to be re-added), messages sent
+ * now wait. `leaving`: asked to be removed, an administrator has to commit it. `left`, `removed`: history only.
+ */
+export type ConversationState = 'active' | 'awaiting-welcome' | 'leaving' | 'left' | 'removed';
+
+export interface Conversation {
+  /** Channel id, 32 hex digits. */
+  readonly id: string;
+  readonly kind: ConversationKind;
+  /** Group name as its administrators set it, or the other side's username. */
+  readonly name: string;
+  readonly state: ConversationState;
+  /** Accounts, this one included; 0 before a group state exists. */
+  readonly memberCount: number;
+  /** MLS epoch, undefined without a group state. */
+  readonly epoch: number | undefined;
+  /** MLS cipher suite. */
+  readonly suite: number | undefined;
+  /** Why nothing is sent until the user or an administrator acts; undefined when sending is not paused. */
+  readonly paused: string | undefined;
+  readonly createdAtMs: number;
+  /** How it came here: made by this device, or by invitation. */
+  readonly invitedBy: string | undefined;
+  /** Joined by invitation and not yet marked as seen. */
+  readonly isNew: boolean;
+  readonly unseenCount: number;
+  readonly lastMessageAtMs: number | undefined;
+}
+
+export interface ConversationMember {
+  readonly username: string;
+  readonly identityKey: string;
+  readonly admin: boolean;
+  readonly self: boolean;
+  readonly deviceIds: readonly string[];
+  /** `verified`: key pinned and certificates checked against the server's answer; `unchecked`: not looked up yet. */
+  readonly check: 'verified' | 'unchecked' | 'failed';
+}
+
+/**
+ * Our own messages: `queued` until the server has them on disk, then `sent`; `failed` when that can no longer happen.
+ * Others': `received`.
+ */
+export type MessageState = 'queued' | 'sent' | 'failed' | 'received';
+
+export interface Message {
+  /** Unique in this profile and in order of display within a conversation. */
+  readonly localId: number;
+  readonly conversationId: string;
+  /** 32 hex digits, chosen by the author; unique together with `senderIdentity`. */
+  readonly contentId: string;
+  readonly sender: string;
+  readonly senderIdentity: string;
+  readonly senderDevice: string;
+  readonly own: boolean;
+  readonly state: MessageState;
+  /** Words of a person; or, with `unsupported`, content this version cannot show. */
+  readonly kind: 'text' | 'unsupported';
+  readonly text: string;
+  /** The author's clock. */
+  readonly sentAtMs: number;
+  /** The server's clock; undefined while queued. */
+  readonly acceptedAtMs: number | undefined;
+  readonly seen: boolean;
+  /** Recipients the server could not deliver to, when there are any. */
+  readonly undelivered: readonly { readonly username: string; readonly reason: 'full' | 'unknown' | 'blocked' }[];
+}
+
+export interface HistoryOptions {
+  /** At most this many, the newest ones. Default 50. */
+  readonly limit?: number;
+  /** Only messages before this `localId`. */
+  readonly before?: number;
+}
+
+export interface InviteResult {
+  readonly added: readonly string[];
+  /** Those that could not be added, each with its reason; the others were added all the same. */
+  readonly failed: readonly { readonly username: string; readonly code: string; readonly reason: string }[];
+}
+
+export interface SyncResult {
+  /** New messages of others that were stored. */
+  readonly messages: number;
+  /** Conversations joined. */
+  readonly joined: number;
+  /** Messages of ours that are still queued. */
+  readonly queued: number;
+}
+
+export type ConnectionState = 'offline' | 'connecting' | 'online';
+
+export type ClientEvent =
+  | {
+      readonly type: 'connection';
+      readonly state: ConnectionState;
+      readonly reason: string;
+      readonly retryInMs?: number;
+    }
+  /** The inbox has been read up to where it stood when the subscription began. */
+  | { readonly type: 'caught-up' }
+  /** A new message is stored: somebody else's, or one of ours when it was queued. */
+  | { readonly type: 'message'; readonly message: Message }
+  /** A message of ours is on the server's disk, or has failed. */
+  | { readonly type: 'message-state'; readonly message: Message }
+  | { readonly type: 'joined'; readonly conversation: Conversation; readonly invitedBy: string }
+  | { readonly type: 'member-added'; readonly conversationId: string; readonly username: string; readonly by: string }
+  | { readonly type: 'member-removed'; readonly conversationId: string; readonly username: string; readonly by: string }
+  | { readonly type: 'member-left'; readonly conversationId: string; readonly username: string }
+  /** We are out: removed by somebody, or our leaving was committed. */
+  | { readonly type: 'removed'; readonly conversation: Conversation; readonly by: string }
+  | { readonly type: 'name-changed'; readonly conversationId: string; readonly name: string; readonly by: string }
+  | {
+      readonly type: 'admin-changed';
+      readonly conversationId: string;
+      readonly username: string;
+      readonly admin: boolean;
+    }
+  /** Messages of a sender are missing, or the server lost something addressed to us. */
+  | {
+      readonly type: 'gap';
+      readonly conversationId: string | undefined;
+      readonly username: string | undefined;
+      readonly missing: number | undefined;
+      readonly reason: string;
+    }
+  /** Something is not as it should be; nothing was lost by it. */
+  | {
+      readonly type: 'warning';
+      readonly code: WarningCode;
+      readonly conversationId: string | undefined;
+      readonly text: string;
+    }
+  | { readonly type: 'server-notice'; readonly text: string };
+
+export type WarningCode =
+  | 'skipped-envelope'
+  | 'skipped-entry'
+  | 'welcome-refused'
+  | 'log-mismatch'
+  | 'roster-mismatch'
+  | 'identity-changed'
+  | 'member-check-failed'
+  | 'bad-receipt'
+  | 'undelivered'
+  | 'sending-paused'
+  | 'rejoin-requested'
+  | 'session-ended'
+  | 'key-packages-low';
