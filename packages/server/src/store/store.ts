@@ -1,0 +1,618 @@
+/**
+ * The server's store: what must survive a restart, in operations of the domain (DESIGN sections 5 and 6, PROTOCOL
+ * sections 3, 5 and 8). Handlers know this interface only; SQLite and later PostgreSQL stand behind it, and the suite in
+ * `store-contract.ts` runs on each.
+ *
+ * Data flow: a handler checks its request, calls one operation, and answers from the outcome. Each operation is one
+ * transaction. A write's promise resolves only when that transaction is on disk, so whatever a handler answers afterwards
+ * survives kill -9. Expected outcomes are unions with a `kind`; a `StoreError` is thrown for everything else.
+ *
+ * Times come from the caller: `nowMs` is milliseconds since 1970. Positions (`seq`, log positions, serials) are
+ * non-negative safe integers; a caller that decodes 64-bit fields refuses larger values itself. Byte arrays handed in are
+ * copied before the call returns; those handed out belong to the caller.
+ */
+
+/** A device's delivery address: Ed25519 identity key (32 bytes) and device id (16 bytes). */
+export interface Address {
+  readonly identityKey: Uint8Array;
+  readonly deviceId: Uint8Array;
+}
+
+/** A payload and its SHA-256 (32 bytes), which the caller computes once for the store and its receipt alike. */
+export interface Payload {
+  readonly data: Uint8Array;
+  readonly hash: Uint8Array;
+}
+
+/**
+ * The single use of a signed request (PROTOCOL section 3). `hash` (32 bytes) is remembered until `expiresAtMs` in the
+ * same transaction as the operation it guards; the second use answers `replayed` and changes nothing, also after a restart.
+ */
+export interface ReplayGuard {
+  readonly hash: Uint8Array;
+  readonly expiresAtMs: number;
+}
+
+/** What scheduling knows about the origin of a write. */
+export interface WriteContext {
+  /** Names the connection: at most 16 of its writes enter one transaction, so a flood does not starve the others. */
+  readonly fairnessKey?: string | number | undefined;
+}
+
+// ---- accounts, devices, sessions ----------------------------------------------------------------------------------
+
+export interface NewDevice {
+  readonly deviceId: Uint8Array;
+  /** Ed25519 device key, 32 bytes. */
+  readonly deviceKey: Uint8Array;
+  /** The certificate as received. */
+  readonly certificate: Uint8Array;
+  /** What the user calls it. */
+  readonly name: string;
+}
+
+export interface Device extends Address, NewDevice {
+  readonly registeredAtMs: number;
+  /** Start of the last UTC day with a session. */
+  readonly lastSeenDayMs: number;
+}
+
+export interface NewAccount {
+  /** Canonical. */
+  readonly username: string;
+  readonly identityKey: Uint8Array;
+  /** OPAQUE RegistrationRecord. */
+  readonly opaqueRecord: Uint8Array;
+  readonly registrationSignature: Uint8Array;
+  readonly firstDevice: NewDevice;
+  readonly nowMs: number;
+}
+
+/** `username_taken` wins when both are. A name stays taken for ever. */
+export type CreateAccountOutcome =
+  | { readonly kind: 'created' }
+  | { readonly kind: 'username_taken' }
+  | { readonly kind: 'identity_taken' };
+
+export interface Account {
+  readonly username: string;
+  readonly identityKey: Uint8Array;
+  readonly registrationSignature: Uint8Array;
+  readonly createdAtMs: number;
+  /** In order of registration. */
+  readonly devices: readonly Device[];
+}
+
+export interface RegisterDevice {
+  readonly identityKey: Uint8Array;
+  readonly device: NewDevice;
+  readonly nowMs: number;
+  readonly replay?: ReplayGuard | undefined;
+}
+
+/** `exists`: the same device with the same certificate was there; `device_taken`: the id is another certificate's. */
+export type RegisterDeviceOutcome =
+  | { readonly kind: 'registered' }
+  | { readonly kind: 'exists' }
+  | { readonly kind: 'device_taken' }
+  | { readonly kind: 'too_many'; readonly max: number }
+  | { readonly kind: 'unknown_account' }
+  | { readonly kind: 'replayed' };
+
+export interface NewSession {
+  /** SHA-256 of the token, 32 bytes. */
+  readonly tokenHash: Uint8Array;
+  readonly address: Address;
+  readonly expiresAtMs: number;
+  readonly nowMs: number;
+}
+
+export type SessionOutcome =
+  | {
+      readonly kind: 'found';
+      readonly address: Address;
+      readonly username: string;
+      /** What a proof of possession is verified under. */
+      readonly deviceKey: Uint8Array;
+      readonly expiresAtMs: number;
+    }
+  | { readonly kind: 'none' };
+
+// ---- key material -------------------------------------------------------------------------------------------------
+
+export interface KeyPackageUpload {
+  /** Opaque. */
+  readonly keyPackage: Uint8Array;
+  /** SHA-256 of it, 32 bytes: what makes a repeated upload harmless, even of a package already handed out. */
+  readonly hash: Uint8Array;
+  /** MLS cipher suite, u16. */
+  readonly suite: number;
+  readonly notAfterMs: number;
+  readonly lastResort: boolean;
+}
+
+/** `full`: nothing was stored; the device already has `max` unused packages of `suite`, or would have more. */
+export type UploadKeyPackagesOutcome =
+  | { readonly kind: 'stored'; readonly added: number }
+  | { readonly kind: 'full'; readonly suite: number; readonly max: number }
+  | { readonly kind: 'unknown_device' };
+
+export type TakeKeyPackagesOutcome =
+  | {
+      readonly kind: 'taken';
+      /** One per device that has any. */
+      readonly keyPackages: readonly {
+        readonly deviceId: Uint8Array;
+        readonly keyPackage: Uint8Array;
+        /** Not consumed: nothing else was left. */
+        readonly lastResort: boolean;
+      }[];
+      /** Ids of the devices that had none. */
+      readonly devicesWithout: readonly Uint8Array[];
+    }
+  | { readonly kind: 'unknown_account' };
+
+export interface SuiteCount {
+  readonly suite: number;
+  /** Unused and unexpired, the last-resort package not counted. */
+  readonly available: number;
+  readonly lastResort: boolean;
+  /** It has been handed out since it was uploaded. */
+  readonly lastResortUsed: boolean;
+}
+
+export interface NewHybridKey {
+  readonly address: Address;
+  /** The signed statement as received. */
+  readonly hybridKey: Uint8Array;
+  /** Must exceed the serial stored, unless the statement is the very same. */
+  readonly serial: number;
+  readonly notAfterMs: number;
+  readonly nowMs: number;
+  readonly replay?: ReplayGuard | undefined;
+}
+
+export type PutHybridKeyOutcome =
+  | { readonly kind: 'stored' }
+  | { readonly kind: 'stale'; readonly serial: number }
+  | { readonly kind: 'unknown_device' }
+  | { readonly kind: 'replayed' };
+
+export interface HybridKey {
+  readonly address: Address;
+  readonly hybridKey: Uint8Array;
+  /** The certificate of the device whose key signed it. */
+  readonly certificate: Uint8Array;
+}
+
+// ---- channels -----------------------------------------------------------------------------------------------------
+
+export interface NewGroup {
+  readonly channelId: Uint8Array;
+  /** Becomes the roster; its identity the administrator. */
+  readonly creator: Address;
+  readonly nowMs: number;
+}
+
+/** `created` also for a repeat by the same creating device; `conflict`: the id is somebody else's. */
+export type CreateGroupOutcome =
+  | { readonly kind: 'created' }
+  | { readonly kind: 'conflict' }
+  | { readonly kind: 'unknown_device' };
+
+export interface NewDirect {
+  /** Used if the pair has none yet: 16 fresh random bytes. */
+  readonly channelId: Uint8Array;
+  /** Two identity keys, in any order, not equal. */
+  readonly pair: readonly [Uint8Array, Uint8Array];
+  readonly nowMs: number;
+}
+
+export type CreateDirectOutcome =
+  | { readonly kind: 'created'; readonly channelId: Uint8Array }
+  | { readonly kind: 'exists'; readonly channelId: Uint8Array; readonly head: number }
+  | { readonly kind: 'unknown_account' };
+
+export interface ChannelInfo {
+  readonly kind: 'group' | 'direct';
+  /** Devices delivered to, sorted by address. */
+  readonly roster: readonly Address[];
+  /** Identity keys, sorted. Both of the pair in a direct channel. */
+  readonly admins: readonly Uint8Array[];
+  /** Head of the commit log; 0 while it is empty. */
+  readonly head: number;
+  readonly logHash: Uint8Array;
+  readonly rosterHash: Uint8Array;
+  /** SHA-256 of the send token in force; undefined until a commit set one. */
+  readonly sendTokenHash: Uint8Array | undefined;
+}
+
+// ---- delivery -----------------------------------------------------------------------------------------------------
+
+/** One recipient: a device, or every device of an identity when `deviceId` is left out. */
+export interface Recipient {
+  readonly identityKey: Uint8Array;
+  readonly deviceId?: Uint8Array | undefined;
+  /** Type 02: this device's wrap of the content key. Needs a device id. */
+  readonly wrap?: Uint8Array | undefined;
+}
+
+/** To whom an envelope goes. */
+export type Target =
+  | { readonly kind: 'recipients'; readonly recipients: readonly Recipient[] }
+  /** The channel's whole roster; refused unless `sender` is on it. */
+  | { readonly kind: 'roster'; readonly sender: Address }
+  /** The channel's whole roster; refused unless the token is in force. `sendTokenHash` is the SHA-256 of the token. */
+  | { readonly kind: 'sealed'; readonly sendTokenHash: Uint8Array; readonly nowMs: number };
+
+export interface Enqueue {
+  readonly target: Target;
+  /** 16 bytes; undefined for what belongs to no channel. Required unless the target is `recipients`. */
+  readonly channelId?: Uint8Array | undefined;
+  /** 16 bytes. */
+  readonly messageId: Uint8Array;
+  /** Stored once for all recipients. */
+  readonly payload: Payload;
+  /** Undefined or 0 = the store's default; more than the maximum = the maximum. */
+  readonly ttlMs?: number | undefined;
+  readonly nowMs: number;
+}
+
+/** What became of one recipient. `unknown` of a whole identity has an empty device id. All are final but the call is ok. */
+export type RecipientResult = { readonly address: Address } & (
+  | { readonly kind: 'queued'; readonly seq: number }
+  | { readonly kind: 'duplicate'; readonly seq: number }
+  | { readonly kind: 'full' }
+  | { readonly kind: 'unknown' }
+);
+
+/** Why nobody could be addressed at all. */
+export type TargetRefusal =
+  | { readonly kind: 'unknown_channel' }
+  | { readonly kind: 'not_member' }
+  /** The send token is not (or no longer) in force. */
+  | { readonly kind: 'stale_token' };
+
+export type EnqueueOutcome =
+  | {
+      readonly kind: 'enqueued';
+      /** One per device addressed, each device once. */
+      readonly results: readonly RecipientResult[];
+      readonly acceptedAtMs: number;
+      readonly expiresAtMs: number;
+      /** Inboxes with something new (an envelope, or a gap): their pumps are to be woken. */
+      readonly wake: readonly Address[];
+    }
+  /** A recipient has this message id in this channel with other bytes: the first one stands, nothing was written. */
+  | { readonly kind: 'already_exists' }
+  | TargetRefusal;
+
+/** Who would get it now, for envelopes that touch no disk. Unknown recipients are left out. */
+export type ResolveTargetOutcome =
+  | { readonly kind: 'resolved'; readonly addresses: readonly Address[] }
+  | TargetRefusal;
+
+/** An entry's place in its channel's commit log. Hashes are 32 bytes; the roster hash is of the roster after it. */
+export interface LogEntry {
+  readonly position: number;
+  readonly logHash: Uint8Array;
+  readonly rosterHash: Uint8Array;
+}
+
+/** One envelope in an inbox. */
+export interface InboxRow {
+  readonly seq: number;
+  readonly data: Uint8Array;
+  readonly channelId: Uint8Array | undefined;
+  readonly messageId: Uint8Array;
+  readonly acceptedAtMs: number;
+  readonly wrap: Uint8Array | undefined;
+  readonly entry: LogEntry | undefined;
+  /** `wrap` is undefined for a device the entry removes. */
+  readonly pqRenewal: { readonly envelope: Uint8Array; readonly wrap: Uint8Array | undefined } | undefined;
+}
+
+/** Something addressed to the device was lost. Stands until it is cleared. */
+export interface InboxGap {
+  /** Of the first loss since the gap was last cleared. */
+  readonly reason: 'full' | 'expired';
+  /** The first position that may be missing. */
+  readonly sinceSeq: number;
+  /** Counts losses; lets `clearGap` see that nothing was added since it was read. */
+  readonly losses: number;
+}
+
+export interface ReadInbox {
+  readonly address: Address;
+  /** Only rows above this position; 0 = from the beginning. */
+  readonly afterSeq: number;
+  /** Only this channel. */
+  readonly channelId?: Uint8Array | undefined;
+  /** Default 64. */
+  readonly maxRows?: number | undefined;
+  /** Of data, wraps and renewals together; at least one row is returned. Default 256 KiB. */
+  readonly maxBytes?: number | undefined;
+}
+
+export type ReadInboxOutcome =
+  | {
+      readonly kind: 'read';
+      /** In order of seq. */
+      readonly rows: readonly InboxRow[];
+      /** Rows beyond these were there. */
+      readonly more: boolean;
+      readonly gap: InboxGap | undefined;
+      /** Newest position ever given out in this inbox; 0 before the first. */
+      readonly headSeq: number;
+    }
+  | { readonly kind: 'unknown_device' };
+
+export interface Ack {
+  readonly address: Address;
+  /** Cumulative: everything up to and including this position. */
+  readonly seqUpTo: number;
+  /** Only this channel. */
+  readonly channelId?: Uint8Array | undefined;
+}
+
+// ---- the commit log -----------------------------------------------------------------------------------------------
+
+/** A device and its wrap of something sealed for several. */
+export interface WrapFor {
+  readonly address: Address;
+  readonly wrap?: Uint8Array | undefined;
+}
+
+export interface SubmitCommit {
+  readonly channelId: Uint8Array;
+  readonly submitter: Address;
+  /** The head as the submitter knows it. */
+  readonly after: number;
+  readonly messageId: Uint8Array;
+  readonly payload: Payload;
+  /** Delivered in the same transaction, to devices that are on the roster after this entry. */
+  readonly welcomes: readonly {
+    readonly messageId: Uint8Array;
+    readonly payload: Payload;
+    readonly recipients: readonly WrapFor[];
+  }[];
+  /** Removed first, then added: an address in both stays. */
+  readonly rosterRemove: readonly Address[];
+  readonly rosterAdd: readonly Address[];
+  /** SHA-256 of the new epoch's send token; undefined keeps the one in force. */
+  readonly sendTokenHash?: Uint8Array | undefined;
+  readonly pqRenewal?: { readonly envelope: Uint8Array; readonly wraps: readonly WrapFor[] } | undefined;
+  /** Identity keys. An administrator without a device on the new roster stops being one. */
+  readonly adminsAdd: readonly Uint8Array[];
+  readonly adminsRemove: readonly Uint8Array[];
+  readonly nowMs: number;
+}
+
+export type SubmitCommitOutcome =
+  | {
+      readonly kind: 'accepted';
+      readonly entry: LogEntry;
+      /** A retry of an entry that is in the log; the other fields are those of the first answer. */
+      readonly repeated: boolean;
+      /**
+       * One per device of the roster as it was before, then one per welcomed device. Of a retry: as long as the
+       * deduplication window remembers them.
+       */
+      readonly results: readonly RecipientResult[];
+      readonly acceptedAtMs: number;
+      readonly expiresAtMs: number;
+      readonly wake: readonly Address[];
+    }
+  | { readonly kind: 'conflict'; readonly head: number }
+  /** The message id is in the log with other bytes. */
+  | { readonly kind: 'already_exists' }
+  | { readonly kind: 'unknown_channel' }
+  | { readonly kind: 'not_member' }
+  /** Only an administrator changes other people's devices, or administrators. */
+  | { readonly kind: 'admin_required' }
+  | { readonly kind: 'last_admin' }
+  /** `rosterAdd` names a device that is not registered. */
+  | { readonly kind: 'unknown_device'; readonly address: Address }
+  | { readonly kind: 'roster_full'; readonly max: number }
+  | {
+      readonly kind: 'invalid';
+      readonly reason:
+        | 'stranger_in_direct_channel'
+        | 'admins_of_direct_channel'
+        | 'admin_not_on_roster'
+        | 'welcome_not_on_roster';
+    };
+
+// ---- housekeeping -------------------------------------------------------------------------------------------------
+
+export interface PurgeOutcome {
+  /** Rows removed, of every kind. */
+  readonly removed: number;
+  /** Inbox rows among them, which had expired. */
+  readonly expiredEnvelopes: number;
+  /** Call again: this transaction was full. */
+  readonly more: boolean;
+  /** Inboxes that have a gap now. */
+  readonly wake: readonly Address[];
+}
+
+export interface StoreStatus {
+  /** `failing`: the last write hit a full disk or a damaged file; reads may still work. */
+  readonly state: 'ok' | 'failing' | 'closed';
+  /** What the last failed write died of; undefined when `ok`. */
+  readonly failure: StoreErrorKind | undefined;
+  readonly backend: 'sqlite' | 'postgresql';
+  readonly encrypted: boolean;
+  readonly schemaVersion: number;
+  readonly accounts: number;
+  readonly devices: number;
+  readonly channels: number;
+  /** Envelopes in all inboxes, and their bytes; commits and Welcomes not counted. */
+  readonly queuedEnvelopes: number;
+  readonly queuedBytes: number;
+  /** Writes waiting for their transaction. */
+  readonly pendingWrites: number;
+}
+
+/** Configurable bounds. */
+export interface StoreLimits {
+  readonly devicesPerAccount: number;
+  readonly sessionsPerDevice: number;
+  /** Unused ones per device and suite. */
+  readonly keyPackagesPerSuite: number;
+  readonly inboxEnvelopes: number;
+  readonly inboxBytes: number;
+  readonly rosterDevices: number;
+  readonly ttlDefaultMs: number;
+  readonly ttlMaxMs: number;
+  /** Of commits and Welcomes. */
+  readonly commitTtlMs: number;
+  /** How long a message id is remembered, at least. */
+  readonly dedupWindowMs: number;
+  /** How long the previous send token stays valid. */
+  readonly sendTokenGraceMs: number;
+  readonly purgeRows: number;
+  /** Writes waiting for a transaction, and their bytes; beyond, `unavailable`. */
+  readonly pendingWrites: number;
+  readonly pendingBytes: number;
+}
+
+const DAY_MS = 86_400_000;
+
+export const DEFAULT_STORE_LIMITS: StoreLimits = {
+  devicesPerAccount: 5,
+  sessionsPerDevice: 4,
+  keyPackagesPerSuite: 200,
+  inboxEnvelopes: 10_000,
+  inboxBytes: 64 * 1024 * 1024,
+  rosterDevices: 10_000,
+  ttlDefaultMs: 30 * DAY_MS,
+  ttlMaxMs: 90 * DAY_MS,
+  commitTtlMs: 90 * DAY_MS,
+  dedupWindowMs: DAY_MS,
+  sendTokenGraceMs: 300_000,
+  purgeRows: 500,
+  pendingWrites: 16_384,
+  pendingBytes: 128 * 1024 * 1024,
+};
+
+export type StoreErrorKind =
+  /** Overloaded or closed: try again later. */
+  | 'unavailable'
+  /** No space left. Nothing of the operation was kept; reads go on. */
+  | 'disk_full'
+  /** The file is damaged. Reads go on where they can. */
+  | 'corrupt'
+  /** The key does not open the file, or the file is not a database. */
+  | 'wrong_key'
+  /** Written by a newer version. */
+  | 'newer_schema'
+  /** Another process has the store open. */
+  | 'in_use'
+  /** Any other failure of the medium. */
+  | 'io'
+  /** The caller broke this interface's contract. */
+  | 'misuse'
+  /** Our fault. */
+  | 'internal';
+
+/** A failure that is not an outcome. The message names cause and next step and carries no data of users. */
+export class StoreError extends Error {
+  readonly kind: StoreErrorKind;
+
+  constructor(kind: StoreErrorKind, message: string, options?: { cause?: unknown }) {
+    super(message, options);
+    this.name = 'StoreError';
+    this.kind = kind;
+  }
+}
+
+/** Everything durable. Reads see all writes whose promise has resolved. */
+export interface Store {
+  // Settings: small values of the server itself, such as its origin.
+  getSetting(key: string): Promise<Uint8Array | undefined>;
+  putSetting(key: string, value: Uint8Array): Promise<void>;
+  /** Writes only if there is none; answers the value that stands. */
+  putSettingOnce(key: string, value: Uint8Array): Promise<Uint8Array>;
+
+  // Accounts and devices.
+  createAccount(account: NewAccount, context?: WriteContext): Promise<CreateAccountOutcome>;
+  findAccountByUsername(username: string): Promise<Account | undefined>;
+  findAccountByIdentity(identityKey: Uint8Array): Promise<Account | undefined>;
+  /** OPAQUE RegistrationRecord and the identity key it belongs to. */
+  findOpaqueRecord(username: string): Promise<{ record: Uint8Array; identityKey: Uint8Array } | undefined>;
+  registerDevice(device: RegisterDevice, context?: WriteContext): Promise<RegisterDeviceOutcome>;
+  /** In order of registration; empty for an unknown identity. */
+  listDevices(identityKey: Uint8Array): Promise<readonly Device[]>;
+  findDevice(address: Address): Promise<Device | undefined>;
+
+  // Session tokens, by hash.
+  /** Also marks the device as seen. The device's oldest tokens go beyond `sessionsPerDevice`. */
+  putSession(session: NewSession, context?: WriteContext): Promise<{ kind: 'stored' } | { kind: 'unknown_device' }>;
+  /** For the check of the device's proof, before anything is prolonged. */
+  findSession(tokenHash: Uint8Array, nowMs: number): Promise<SessionOutcome>;
+  /** Prolongs an unexpired session and marks the device as seen. */
+  resumeSession(
+    resume: { tokenHash: Uint8Array; nowMs: number; expiresAtMs: number },
+    context?: WriteContext,
+  ): Promise<SessionOutcome>;
+  /** Removes every token of the device; answers how many. */
+  revokeSessions(address: Address, context?: WriteContext): Promise<number>;
+
+  // Key material.
+  uploadKeyPackages(
+    upload: { address: Address; keyPackages: readonly KeyPackageUpload[]; nowMs: number },
+    context?: WriteContext,
+  ): Promise<UploadKeyPackagesOutcome>;
+  /** One per device of the identity, consumed for good. */
+  takeKeyPackages(
+    take: { identityKey: Uint8Array; suite: number; nowMs: number },
+    context?: WriteContext,
+  ): Promise<TakeKeyPackagesOutcome>;
+  /** One entry per suite that has any, in order of suite. */
+  countKeyPackages(address: Address, nowMs: number): Promise<readonly SuiteCount[]>;
+  putHybridKey(key: NewHybridKey, context?: WriteContext): Promise<PutHybridKeyOutcome>;
+  /** Devices without a key are left out, and each device comes once. No device id = every device of the identity. */
+  getHybridKeys(
+    addresses: readonly { identityKey: Uint8Array; deviceId?: Uint8Array | undefined }[],
+  ): Promise<readonly HybridKey[]>;
+
+  // Channels.
+  createGroup(group: NewGroup, context?: WriteContext): Promise<CreateGroupOutcome>;
+  /** The roster of a new one is every device of both accounts at this moment. */
+  createDirect(direct: NewDirect, context?: WriteContext): Promise<CreateDirectOutcome>;
+  findChannel(channelId: Uint8Array): Promise<ChannelInfo | undefined>;
+
+  // Delivery.
+  enqueue(enqueue: Enqueue, context?: WriteContext): Promise<EnqueueOutcome>;
+  resolveTarget(target: Target, channelId?: Uint8Array): Promise<ResolveTargetOutcome>;
+  /** Reads without removing; one step of the pump, and Peek. */
+  readInbox(read: ReadInbox): Promise<ReadInboxOutcome>;
+  /** Reads and removes in one transaction, the gap included. */
+  drainInbox(read: ReadInbox, context?: WriteContext): Promise<ReadInboxOutcome>;
+  /** Removes; answers how many envelopes. Unknown devices have none. */
+  ack(ack: Ack, context?: WriteContext): Promise<number>;
+  /** Newest position given out; 0 before the first and for unknown devices. */
+  headSeq(address: Address): Promise<number>;
+  /** Clears the gap if it is still the one given (the device was told); answers whether it was. */
+  clearGap(address: Address, gap: InboxGap, context?: WriteContext): Promise<boolean>;
+
+  // The commit log.
+  submitCommit(commit: SubmitCommit, context?: WriteContext): Promise<SubmitCommitOutcome>;
+
+  // Housekeeping.
+  /** One transaction of at most `purgeRows` rows: expired envelopes (each leaves a gap), sessions, memories, packages. */
+  purge(nowMs: number): Promise<PurgeOutcome>;
+  status(): Promise<StoreStatus>;
+  /** Finishes what was accepted, then closes. Later calls fail with `unavailable`. */
+  close(): Promise<void>;
+}
+
+/** The hashes of channels (PROTOCOL section 5), computed by the store inside its transaction; from `@quicprochat/core`. */
+export interface ChannelHashes {
+  /** log_hash(0). */
+  logHashGenesis(channelId: Uint8Array): Uint8Array;
+  logHashNext(previous: Uint8Array, position: number, payloadHash: Uint8Array): Uint8Array;
+  /** Sorts by itself. */
+  rosterHash(addresses: readonly Address[]): Uint8Array;
+}
