@@ -1,11 +1,12 @@
 /**
- * What Ed25519 (RFC 8032) leaves open, decided once for all providers (PROTOCOL section 11): a public key is canonical,
- * on the curve and not of small order; R is canonical; S < L; the equation is checked without the cofactor.
+ * What Ed25519 (RFC 8032) leaves open, decided once for all providers (PROTOCOL section 11): A and R are canonical and
+ * not of small order, A is on the curve, S < L, and the equation is checked without the cofactor.
  *
- * OpenSSL and noble both recompute R and compare bytes, which makes R canonical. The rest is checked here, so that a key
- * or signature with torsion can never be valid for one member of a group and invalid for another.
+ * OpenSSL and our check over noble both recompute R and compare bytes, which makes R canonical, and both refuse S ≥ L.
+ * The rest is checked here, so that a key or signature with torsion can never be valid for one member of a group and
+ * invalid for another. R of small order is refused because Web Cryptography and Node 26 refuse it, Node 24 does not.
  */
-import { bytesToBigInt, equal } from './bytes.ts';
+import { bytesToBigInt } from './bytes.ts';
 
 const P = 2n ** 255n - 19n;
 const D = 37095705934669439343138083508754565189542113879843219016388785533085940283555n;
@@ -17,10 +18,15 @@ const SMALL_ORDER_Y = [0n, 1n, P - 1n, Y_OF_ORDER_8, P - Y_OF_ORDER_8].map(littl
 
 /** Canonical and not of small order. Says nothing about the curve: verification fails there by itself. */
 export function isCanonicalOfLargeOrder(publicKey: Uint8Array): boolean {
-  if (publicKey.length !== 32) return false;
-  const y = publicKey.slice();
-  y[31]! &= 0x7f;
-  return isBelowP(y) && !SMALL_ORDER_Y.some((small) => equal(small, y));
+  return publicKey.length === 32 && isBelowP(publicKey) && !isSmallOrder(publicKey);
+}
+
+/** Whether the first 32 bytes are the canonical encoding of a point of small order, with either sign of x. */
+export function isSmallOrder(encoded: Uint8Array): boolean {
+  return SMALL_ORDER_Y.some((y) => {
+    for (let i = 0; i < 31; i++) if (encoded[i] !== y[i]) return false;
+    return (encoded[31]! & 0x7f) === y[31];
+  });
 }
 
 /** Whether some signature could verify under these bytes. */
@@ -28,10 +34,10 @@ export function isEd25519PublicKey(publicKey: Uint8Array): boolean {
   return isCanonicalOfLargeOrder(publicKey) && isOnCurve(publicKey);
 }
 
-/** p = 2^255 − 19 in little-endian is ed ff … ff 7f. */
-function isBelowP(y: Uint8Array): boolean {
-  if (y[31] !== 0x7f || y[0]! < 0xed) return true;
-  for (let i = 1; i < 31; i++) if (y[i] !== 0xff) return true;
+/** p = 2^255 − 19 in little-endian is ed ff … ff 7f; the highest bit is the sign of x. */
+function isBelowP(encoded: Uint8Array): boolean {
+  if ((encoded[31]! & 0x7f) !== 0x7f || encoded[0]! < 0xed) return true;
+  for (let i = 1; i < 31; i++) if (encoded[i] !== 0xff) return true;
   return false;
 }
 

@@ -4,11 +4,12 @@
  */
 import { createPrivateKey, createPublicKey, type KeyObject } from 'node:crypto';
 import { concat, decodeHex } from './bytes.ts';
+import { CryptoError } from './provider.ts';
 
 export type KeyType = 'ed25519' | 'x25519' | 'ml-kem-768';
 
 export interface KeyImport {
-  /** @throws when the bytes are not a key of this type. */
+  /** @throws CryptoError when the bytes are not a key of this type; likewise `publicKey`. */
   privateKey(type: KeyType, bytes: Uint8Array): KeyObject;
   publicKey(type: KeyType, bytes: Uint8Array): KeyObject;
   /** The raw public key of a private key. */
@@ -28,7 +29,14 @@ const SPKI_HEADERS: Record<KeyType, Uint8Array> = {
   'ml-kem-768': decodeHex('308204b2300b0609608648016503040402038204a100')!,
 };
 
-const rawImport: KeyImport = {
+/** Lengths of private and public keys. Checked by us: a DER parser may stop before bytes that follow the key. */
+const KEY_LENGTHS: Record<KeyType, readonly [number, number]> = {
+  ed25519: [32, 32],
+  x25519: [32, 32],
+  'ml-kem-768': [64, 1184],
+};
+
+const rawImport: KeyImport = checked({
   privateKey: (type, bytes) =>
     createPrivateKey({
       key: asBuffer(bytes),
@@ -37,9 +45,9 @@ const rawImport: KeyImport = {
     }),
   publicKey: (type, bytes) => createPublicKey({ key: asBuffer(bytes), format: 'raw-public', asymmetricKeyType: type }),
   rawPublicKey: (privateKey) => plain(createPublicKey(privateKey).export({ format: 'raw-public' })),
-};
+});
 
-export const derImport: KeyImport = {
+export const derImport: KeyImport = checked({
   privateKey(type, bytes) {
     const der = concat(PKCS8_HEADERS[type], bytes);
     const key = createPrivateKey({ key: asBuffer(der), format: 'der', type: 'pkcs8' });
@@ -52,7 +60,23 @@ export const derImport: KeyImport = {
     const spki = createPublicKey(privateKey).export({ format: 'der', type: 'spki' });
     return new Uint8Array(spki.subarray(SPKI_HEADERS[privateKey.asymmetricKeyType as KeyType].length));
   },
-};
+});
+
+function checked(unchecked: KeyImport): KeyImport {
+  const importKey = (length: number, bytes: Uint8Array, convert: () => KeyObject): KeyObject => {
+    if (bytes.length !== length) throw new CryptoError('malformed key');
+    try {
+      return convert();
+    } catch {
+      throw new CryptoError('malformed key');
+    }
+  };
+  return {
+    ...unchecked,
+    privateKey: (type, bytes) => importKey(KEY_LENGTHS[type][0], bytes, () => unchecked.privateKey(type, bytes)),
+    publicKey: (type, bytes) => importKey(KEY_LENGTHS[type][1], bytes, () => unchecked.publicKey(type, bytes)),
+  };
+}
 
 /** The fastest import this Node has. */
 export function fastestImport(): KeyImport {

@@ -45,7 +45,7 @@ export const NIST_CURVES: readonly NistCurve[] = [
     hash: 'sha512',
     scalarLength: 66,
     order:
-      0x01fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffa51868783bf2f966b7fcc0148f709a5d03bb5c9b8899c47aebb6fb71e91386409n,
+      0x1fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffa51868783bf2f966b7fcc0148f709a5d03bb5c9b8899c47aebb6fb71e91386409n,
     secretLength: 64,
     bitmask: 0x01,
     kem: KemId.P521HkdfSha512,

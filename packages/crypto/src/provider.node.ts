@@ -20,7 +20,7 @@ import {
   verify,
 } from 'node:crypto';
 import { type DhGroup, dhKem } from './dhkem.ts';
-import { isCanonicalOfLargeOrder, isEd25519PublicKey } from './ed25519.ts';
+import { isCanonicalOfLargeOrder, isEd25519PublicKey, isSmallOrder } from './ed25519.ts';
 import { fastestImport, type KeyImport, plain } from './key-import.node.ts';
 import {
   isScalar,
@@ -42,7 +42,7 @@ import {
   type SignatureScheme,
   SignatureSchemeId,
 } from './provider.ts';
-import { type MlKem768, xWing, type XWingPrimitives } from './x-wing.ts';
+import { ML_KEM_CIPHERTEXT_LENGTH, type MlKem768, xWing, type XWingPrimitives } from './x-wing.ts';
 
 const HASH_LENGTHS: Record<HashName, number> = { sha256: 32, sha384: 48, sha512: 64 };
 
@@ -203,7 +203,6 @@ interface NodePrimitives extends XWingPrimitives<KeyObject> {
 /** The parts of X-Wing, also tested one by one against vectors. */
 export function nodePrimitives(keys: KeyImport): NodePrimitives {
   return {
-    random: (length) => plain(randomBytes(length)),
     sha3: (data) => plain(digest('sha3-256', data, 'buffer')),
     shake256: (data, length) => plain(digest('shake256', data, { outputEncoding: 'buffer', outputLength: length })),
     mlKem768: mlKem768(keys),
@@ -221,7 +220,7 @@ function x25519(keys: KeyImport): NodeDhGroup {
   function imported(privateKey: Uint8Array): Imported {
     let entry = privateKeys.get(privateKey);
     if (entry === undefined) {
-      const key = importOrThrow(() => keys.privateKey('x25519', privateKey));
+      const key = keys.privateKey('x25519', privateKey);
       entry = { key, publicKey: keys.rawPublicKey(key) };
       privateKeys.set(privateKey, entry);
     }
@@ -250,23 +249,16 @@ function x25519(keys: KeyImport): NodeDhGroup {
 
 function mlKem768(keys: KeyImport): MlKem768<KeyObject> {
   return {
-    privateKey: (seed) => importOrThrow(() => keys.privateKey('ml-kem-768', seed)),
+    privateKey: (seed) => keys.privateKey('ml-kem-768', seed),
     publicKey: (privateKey) => keys.rawPublicKey(privateKey),
     encapsulate(publicKey, randomness) {
       if (randomness !== undefined) throw new CryptoError('node:crypto draws the randomness of ML-KEM itself');
-      const { sharedKey, ciphertext } = encapsulate(importOrThrow(() => keys.publicKey('ml-kem-768', publicKey)));
+      const { sharedKey, ciphertext } = encapsulate(keys.publicKey('ml-kem-768', publicKey));
       return { sharedSecret: plain(sharedKey), ciphertext: plain(ciphertext) };
     },
-    decapsulate: (privateKey, ciphertext) => plain(decapsulate(privateKey, ciphertext)),
+    decapsulate: (privateKey, ciphertext) =>
+      ciphertext.length === ML_KEM_CIPHERTEXT_LENGTH ? plain(decapsulate(privateKey, ciphertext)) : undefined,
   };
-}
-
-function importOrThrow(importKey: () => KeyObject): KeyObject {
-  try {
-    return importKey();
-  } catch {
-    throw new CryptoError('malformed key');
-  }
 }
 
 // Ed25519
@@ -278,7 +270,7 @@ function ed25519(keys: KeyImport, privateKeys: WeakMap<Uint8Array, KeyObject>): 
   function privateKeyObject(privateKey: Uint8Array): KeyObject {
     let key = privateKeys.get(privateKey);
     if (key === undefined) {
-      key = importOrThrow(() => keys.privateKey('ed25519', privateKey));
+      key = keys.privateKey('ed25519', privateKey);
       privateKeys.set(privateKey, key);
     }
     return key;
@@ -306,7 +298,8 @@ function ed25519(keys: KeyImport, privateKeys: WeakMap<Uint8Array, KeyObject>): 
     // OpenSSL refuses S ≥ L, and compares R as bytes with its own canonical encoding.
     verify(publicKey, message, signature) {
       const key = publicKeyObject(publicKey);
-      return key !== undefined && signature.length === 64 && verify(null, message, key, signature);
+      if (key === undefined || signature.length !== 64 || isSmallOrder(signature)) return false;
+      return verify(null, message, key, signature);
     },
     isPublicKey: isEd25519PublicKey,
   };
@@ -364,7 +357,7 @@ function ecdsa(curve: NistCurve): NodeEcdsa {
     let key = privateKeys.get(privateKey);
     if (key === undefined) {
       const jwk = { ...publicJwk(group.publicKey(privateKey)), d: base64url(privateKey) };
-      key = importOrThrow(() => createPrivateKey({ key: jwk, format: 'jwk' }));
+      key = createPrivateKey({ key: jwk, format: 'jwk' });
       privateKeys.set(privateKey, key);
     }
     return key;

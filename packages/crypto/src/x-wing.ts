@@ -13,7 +13,7 @@ import { CryptoError, type Kem, KemId, type KeyPair } from './provider.ts';
 
 /** ML-KEM-768 (FIPS 203) with the private key in its imported form. */
 export interface MlKem768<PrivateKey> {
-  /** Imports the seed d ‖ z, 64 bytes. */
+  /** Imports the seed d ‖ z, 64 bytes. @throws CryptoError when it has another length. */
   privateKey(seed: Uint8Array): PrivateKey;
   publicKey(privateKey: PrivateKey): Uint8Array;
   /**
@@ -24,12 +24,11 @@ export interface MlKem768<PrivateKey> {
     publicKey: Uint8Array,
     randomness?: Uint8Array,
   ): { readonly sharedSecret: Uint8Array; readonly ciphertext: Uint8Array };
-  /** `ciphertext` has 1088 bytes; one that was not made for this key gives a secret nobody else has. */
-  decapsulate(privateKey: PrivateKey, ciphertext: Uint8Array): Uint8Array;
+  /** Undefined when the length is wrong; a ciphertext not made for this key gives a secret nobody else has. */
+  decapsulate(privateKey: PrivateKey, ciphertext: Uint8Array): Uint8Array | undefined;
 }
 
 export interface XWingPrimitives<MlKemPrivateKey> {
-  random(length: number): Uint8Array;
   sha3(data: Uint8Array): Uint8Array;
   shake256(data: Uint8Array, length: number): Uint8Array;
   readonly mlKem768: MlKem768<MlKemPrivateKey>;
@@ -122,7 +121,7 @@ export function xWing<MlKemPrivateKey>(primitives: XWingPrimitives<MlKemPrivateK
       const ssX = x25519.dh(privateKeyX, ctX);
       if (ssX === undefined) return undefined;
       const ssM = mlKem768.decapsulate(privateKeyM, enc.subarray(0, ML_KEM_CIPHERTEXT_LENGTH));
-      return combine(ssM, ssX, ctX, publicKey.subarray(ML_KEM_PUBLIC_KEY_LENGTH));
+      return ssM && combine(ssM, ssX, ctX, publicKey.subarray(ML_KEM_PUBLIC_KEY_LENGTH));
     },
 
     forget(privateKey) {
