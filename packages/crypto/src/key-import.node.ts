@@ -6,7 +6,7 @@ import { createPrivateKey, createPublicKey, type KeyObject } from 'node:crypto';
 import { concat, decodeHex } from './bytes.ts';
 import { CryptoError } from './provider.ts';
 
-export type KeyType = 'ed25519' | 'x25519' | 'ml-kem-768';
+type KeyType = 'ed25519' | 'x25519' | 'ml-kem-768';
 
 export interface KeyImport {
   /** @throws CryptoError when the bytes are not a key of this type; likewise `publicKey`. */

@@ -41,7 +41,7 @@ export interface XWing extends Kem {
 }
 
 export const ML_KEM_CIPHERTEXT_LENGTH = 1088;
-export const ML_KEM_PUBLIC_KEY_LENGTH = 1184;
+const ML_KEM_PUBLIC_KEY_LENGTH = 1184;
 const ML_KEM_SEED_LENGTH = 64;
 const X25519_LENGTH = 32;
 const SEED_LENGTH = 32;
