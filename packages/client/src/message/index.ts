@@ -1,0 +1,26 @@
+/** What travels inside and as envelopes (PROTOCOL sections 4, 5 and 9). Pure functions over bytes. */
+export * from './authenticated-data.ts';
+export * from './content.ts';
+export * from './envelope-direct.ts';
+export * from './envelope-group.ts';
+export * from './envelope-shared.ts';
+export {
+  type Delivery,
+  ENVELOPE_BYTES_MAX,
+  type EnvelopeOpened,
+  type EnvelopeRefusal,
+  type EnvelopeRefused,
+  EnvelopeType,
+  envelopeType,
+  kindAgrees,
+  mlsWireFormat,
+  type OpenOutcome,
+  PayloadKind,
+  type SealContext,
+} from './envelope.ts';
+export * from './handshake-bundle.ts';
+export * from './message-id.ts';
+export { bodyBytesMax, bucketFor } from './padding.ts';
+export * from './qpc-channel.ts';
+export * from './rejoin.ts';
+export * from './welcome-body.ts';
