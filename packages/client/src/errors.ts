@@ -97,10 +97,3 @@ export class ClientError extends Error {
     this.retryAfterMs = options.retryAfterMs ?? 0;
   }
 }
-
-/** Text of others, safe in one line of a terminal: control characters and bidi overrides become U+FFFD, at most `max` characters. */
-export function plainText(text: string, max = 300): string {
-  // oxlint-disable-next-line no-control-regex
-  const clean = text.replace(/[\u0000-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g, '\ufffd');
-  return clean.length > max ? `${clean.slice(0, max - 1)}…` : clean;
-}

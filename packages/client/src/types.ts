@@ -1,6 +1,6 @@
 // What the SDK shows of accounts, conversations and messages. Identifiers are lower-case hex, times milliseconds since
 // 1970 (the server's clock where it says so). Everything here is a plain value: it can be printed, compared and sent to
-// another thread. Text written by others is as they wrote it: strip control characters before showing it (`plainText`).
+// another thread. Text written by others is as they wrote it: strip control characters before showing it (`displayText`).
 
 /** The account of this profile. */
 export interface Account {
