@@ -1,5 +1,4 @@
 /** What travels inside and as envelopes (PROTOCOL sections 4, 5 and 9). Pure functions over bytes. */
-export * from './authenticated-data.ts';
 export * from './content.ts';
 export * from './envelope-direct.ts';
 export * from './envelope-group.ts';
@@ -21,6 +20,5 @@ export {
 export * from './handshake-bundle.ts';
 export * from './message-id.ts';
 export { bodyBytesMax, bucketFor } from './padding.ts';
-export * from './qpc-channel.ts';
 export * from './rejoin.ts';
 export * from './welcome-body.ts';
