@@ -37,3 +37,4 @@ export {
   type ServerLimits,
   route,
 } from './rpc-server.ts';
+export { Backoff, Reconnector, type ReconnectorOptions } from './reconnect.ts';
