@@ -1,0 +1,43 @@
+/** All commands, in the order help shows them. */
+import type { Command } from './command.ts';
+import { checkKey, resolve } from './commands/people.ts';
+import { login, logout, refreshKeypackage, registerUser, whoami } from './commands/account.ts';
+import { demo } from './commands/demo.ts';
+import {
+  groupAdmin,
+  groupCreate,
+  groupInvite,
+  groupLeave,
+  groupList,
+  groupMembers,
+  groupRemove,
+  groupRename,
+} from './commands/group.ts';
+import { dm, history, join, recv, send } from './commands/messages.ts';
+import { health, ping } from './commands/server.ts';
+
+export const COMMANDS: readonly Command[] = [
+  demo,
+  registerUser,
+  dm,
+  send,
+  recv,
+  history,
+  join,
+  groupCreate,
+  groupInvite,
+  groupMembers,
+  groupList,
+  groupRemove,
+  groupAdmin,
+  groupRename,
+  groupLeave,
+  resolve,
+  checkKey,
+  whoami,
+  login,
+  logout,
+  refreshKeypackage,
+  ping,
+  health,
+];

@@ -1,0 +1,176 @@
+/** Groups: make, list, see who is in, invite, remove, leave, and say who may. */
+import type { Client, Conversation } from '@quicprochat/client/node';
+import type { Command } from '../command.ts';
+import { usageError } from '../errors.ts';
+import { conversationFields, conversationLine, memberLine } from '../show.ts';
+import { checkUsername } from './account.ts';
+
+const GROUP = { name: 'GROUP', summary: "the group's name or the beginning of its id" } as const;
+
+export const groupCreate: Command = {
+  name: 'group create',
+  topic: 'Groups',
+  summary: 'make a group with only you in it, and invite people if you name them',
+  args: [
+    { name: 'NAME', summary: 'what to call it' },
+    { name: 'USER', summary: 'whom to invite at once', optional: true, rest: true },
+  ],
+  examples: ['qpc group create team', 'qpc group create "Book club" bob carol'],
+  inChat: true,
+  run: async ({ out, session }, input) => {
+    const users = input.words('USER');
+    for (const user of users) checkUsername(user);
+    const client = await session.online();
+    const group = await client.createGroup(input.word('NAME'));
+    out.say('Made ', { text: group.name, style: 'bold' }, ` (${group.id.slice(0, 8)}).`);
+    if (users.length === 0) {
+      out.say(`Next: qpc group invite ${group.name} USER...`);
+      return { conversation: conversationFields(group) };
+    }
+    const invited = await inviteAll(client, group, users);
+    if (invited.added.length > 0) out.say(`Invited ${invited.added.join(', ')}.`);
+    for (const failure of invited.failed) out.warn(`${failure.username} was not invited: ${failure.reason}`);
+    return { conversation: conversationFields(await client.findConversation(group.id)), ...invited };
+  },
+};
+
+export const groupList: Command = {
+  name: 'group list',
+  topic: 'Groups',
+  summary: 'list your groups; asks no server',
+  options: [{ name: 'all', summary: 'also those you have left or were removed from' }],
+  inChat: true,
+  run: async ({ out, session }, input) => {
+    const client = await session.profile();
+    const all = await client.conversations({ includeGone: input.has('all') });
+    const groups = all.filter((conversation) => conversation.kind === 'group');
+    for (const group of groups) out.event('conversation', conversationFields(group), ...conversationLine(group));
+    if (groups.length === 0) out.say('No groups yet. Make one with "qpc group create NAME".');
+    return { count: groups.length };
+  },
+};
+
+export const groupMembers: Command = {
+  name: 'group members',
+  topic: 'Groups',
+  summary: 'list who is in a group, as far as this profile knows; asks no server',
+  args: [GROUP],
+  inChat: true,
+  run: async ({ out, session }, input) => {
+    const client = await session.profile();
+    const conversation = await client.findConversation(input.word('GROUP'));
+    const members = await client.members(conversation.id);
+    for (const member of members) out.event('member', { ...member }, ...memberLine(member));
+    return { conversation: conversationFields(conversation), count: members.length };
+  },
+};
+
+export const groupInvite: Command = {
+  name: 'group invite',
+  topic: 'Groups',
+  summary: 'add people to a group, several at once',
+  details:
+    'They join by themselves when their qpc next runs, even if they are offline now. They cannot read what was said before.',
+  args: [GROUP, { name: 'USER', summary: 'whom to add', rest: true }],
+  examples: ['qpc group invite team bob carol dave'],
+  inChat: true,
+  run: async ({ out, session }, input) => {
+    const users = input.words('USER');
+    for (const user of users) checkUsername(user);
+    const client = await session.online();
+    const group = await findGroup(client, input.word('GROUP'));
+    const invited = await inviteAll(client, group, users);
+    if (invited.added.length > 0) out.say(`Invited ${invited.added.join(', ')} to ${group.name}.`);
+    for (const failure of invited.failed) out.warn(`${failure.username} was not invited: ${failure.reason}`);
+    return { conversation: conversationFields(await client.findConversation(group.id)), ...invited };
+  },
+};
+
+export const groupRemove: Command = {
+  name: 'group remove',
+  topic: 'Groups',
+  summary: 'remove somebody, who cannot read anything from then on',
+  args: [GROUP, { name: 'USER', summary: 'whom to remove' }],
+  inChat: true,
+  run: async ({ out, session }, input) => {
+    const user = input.word('USER');
+    checkUsername(user);
+    const client = await session.online();
+    const group = await findGroup(client, input.word('GROUP'));
+    await client.removeMember(group.id, user);
+    out.say(`Removed ${user} from ${group.name}.`);
+    return { conversation: conversationFields(await client.findConversation(group.id)), removed: user };
+  },
+};
+
+export const groupAdmin: Command = {
+  name: 'group admin',
+  topic: 'Groups',
+  summary: 'make a member an administrator, who may invite and remove',
+  args: [GROUP, { name: 'USER', summary: 'which member' }],
+  options: [{ name: 'revoke', summary: 'take it away again' }],
+  inChat: true,
+  run: async ({ out, session }, input) => {
+    const user = input.word('USER');
+    const admin = !input.has('revoke');
+    checkUsername(user);
+    const client = await session.online();
+    const group = await findGroup(client, input.word('GROUP'));
+    await client.setAdmin(group.id, user, admin);
+    out.say(`${user} is ${admin ? 'now' : 'no longer'} an administrator of ${group.name}.`);
+    return { conversation: conversationFields(await client.findConversation(group.id)), username: user, admin };
+  },
+};
+
+export const groupRename: Command = {
+  name: 'group rename',
+  topic: 'Groups',
+  summary: 'give a group another name',
+  args: [GROUP, { name: 'NAME', summary: 'the new name' }],
+  inChat: true,
+  run: async ({ out, session }, input) => {
+    const client = await session.online();
+    const group = await findGroup(client, input.word('GROUP'));
+    await client.renameGroup(group.id, input.word('NAME'));
+    await client.flush({ conversationId: group.id });
+    out.say(`${group.name} is now called ${input.word('NAME')}.`);
+    return { conversation: conversationFields(await client.findConversation(group.id)) };
+  },
+};
+
+export const groupLeave: Command = {
+  name: 'group leave',
+  topic: 'Groups',
+  summary: 'leave a group; its history stays readable here',
+  details:
+    "An administrator's qpc confirms it when it next runs. The last administrator has to make another one first.",
+  args: [GROUP],
+  inChat: true,
+  run: async ({ out, session }, input) => {
+    const client = await session.online();
+    const group = await findGroup(client, input.word('GROUP'));
+    const outcome = await client.leave(group.id);
+    out.say(
+      outcome === 'left'
+        ? `You have left ${group.name}.`
+        : `Leaving ${group.name}: an administrator's qpc confirms it.`,
+    );
+    return { conversation: conversationFields(await client.findConversation(group.id)), outcome };
+  },
+};
+
+interface Invited {
+  readonly added: readonly string[];
+  readonly failed: readonly { readonly username: string; readonly code: string; readonly reason: string }[];
+}
+
+async function inviteAll(client: Client, group: Conversation, users: readonly string[]): Promise<Invited> {
+  const { added, failed } = await client.invite(group.id, users);
+  return { added, failed };
+}
+
+async function findGroup(client: Client, reference: string): Promise<Conversation> {
+  const conversation = await client.findConversation(reference);
+  if (conversation.kind === 'group') return conversation;
+  throw usageError(`${conversation.name} is not a group`, 'see "qpc group list" for your groups', 'not-a-group');
+}
