@@ -607,12 +607,3 @@ export interface Store {
   /** Finishes what was accepted, then closes. Later calls fail with `unavailable`. */
   close(): Promise<void>;
 }
-
-/** The hashes of channels (PROTOCOL section 5), computed by the store inside its transaction; from `@quicprochat/core`. */
-export interface ChannelHashes {
-  /** log_hash(0). */
-  logHashGenesis(channelId: Uint8Array): Uint8Array;
-  logHashNext(previous: Uint8Array, position: number, payloadHash: Uint8Array): Uint8Array;
-  /** Sorts by itself. */
-  rosterHash(addresses: readonly Address[]): Uint8Array;
-}

@@ -1,0 +1,364 @@
+/**
+ * The store's reads on one SQLite connection, each a consistent snapshot. They run in the reader's thread; the writer
+ * runs the same ones inside its transactions.
+ */
+import type { Database } from './sqlite-database.node.ts';
+import type {
+  Account,
+  Address,
+  ChannelInfo,
+  Device,
+  HybridKey,
+  InboxGap,
+  InboxRow,
+  ReadInbox,
+  ReadInboxOutcome,
+  ResolveTargetOutcome,
+  SessionOutcome,
+  SuiteCount,
+  Target,
+  TargetRefusal,
+} from './store.ts';
+import { timingSafeEqual } from 'node:crypto';
+
+const READ_ROWS = 64;
+const READ_BYTES = 256 * 1024;
+
+export type ChannelRow = readonly [
+  id: number,
+  kind: number,
+  creator: number | null,
+  pairLow: number | null,
+  pairHigh: number | null,
+  head: number,
+  logHash: Uint8Array,
+  rosterHash: Uint8Array,
+  tokenHash: Uint8Array | null,
+  previousTokenHash: Uint8Array | null,
+  previousTokenUntil: number | null,
+];
+
+/** A device by its row id. */
+export interface DeviceRef {
+  readonly id: number;
+  readonly address: Address;
+}
+
+/** Totals for `status`, which the facade completes. */
+export interface Totals {
+  readonly accounts: number;
+  readonly devices: number;
+  readonly channels: number;
+  readonly queuedEnvelopes: number;
+  readonly queuedBytes: number;
+}
+
+type DeviceRow = readonly [Uint8Array, Uint8Array, Uint8Array, Uint8Array, string, number, number];
+type InboxRowColumns = readonly [
+  seq: number,
+  data: Uint8Array,
+  channel: Uint8Array,
+  messageId: Uint8Array,
+  acceptedAt: number,
+  wrap: Uint8Array | null,
+  position: number | null,
+  logHash: Uint8Array | null,
+  rosterHash: Uint8Array | null,
+  renewal: Uint8Array | null,
+  renewalWrap: Uint8Array | null,
+];
+
+/** One request of the reader's thread each. */
+export type ReadCalls = ReturnType<typeof createReads>['calls'];
+
+export function createReads(db: Database) {
+  const raw = <P extends unknown[], R>(sql: string) => db.prepare<P, R>(sql).raw();
+  const pluck = <P extends unknown[], R>(sql: string) => db.prepare<P, R>(sql).pluck();
+
+  const settingByKey = pluck<[string], Uint8Array>('SELECT value FROM setting WHERE key = ?');
+
+  const ACCOUNT = 'SELECT id, username, identity, registration_signature, created_at FROM account';
+  type AccountRow = readonly [number, string, Uint8Array, Uint8Array, number];
+  const accountByUsername = raw<[string], AccountRow>(`${ACCOUNT} WHERE username = ?`);
+  const accountByIdentity = raw<[Uint8Array], AccountRow>(`${ACCOUNT} WHERE identity = ?`);
+  const opaqueRecord = raw<[string], readonly [Uint8Array, Uint8Array]>(
+    'SELECT opaque_record, identity FROM account WHERE username = ?',
+  );
+
+  const DEVICE = `SELECT a.identity, d.device_id, d.device_key, d.certificate, d.name, d.registered_at, d.last_seen_day
+    FROM account a JOIN device d ON d.account = a.id`;
+  const devicesByIdentity = raw<[Uint8Array], DeviceRow>(`${DEVICE} WHERE a.identity = ? ORDER BY d.id`);
+  const deviceByAddress = raw<[Uint8Array, Uint8Array], DeviceRow>(
+    `${DEVICE} WHERE a.identity = ? AND d.device_id = ?`,
+  );
+
+  const deviceRef = pluck<[Uint8Array, Uint8Array], number>(
+    'SELECT d.id FROM account a JOIN device d ON d.account = a.id WHERE a.identity = ? AND d.device_id = ?',
+  );
+  const deviceRefsByIdentity = raw<[Uint8Array], readonly [number, Uint8Array]>(
+    'SELECT d.id, d.device_id FROM account a JOIN device d ON d.account = a.id WHERE a.identity = ? ORDER BY d.id',
+  );
+  const rosterRefs = raw<[number], readonly [number, Uint8Array, Uint8Array]>(
+    `SELECT d.id, a.identity, d.device_id FROM roster r JOIN device d ON d.id = r.device JOIN account a ON a.id = d.account
+     WHERE r.channel = ? ORDER BY r.device`,
+  );
+  const rosterHas = pluck<[number, number], number>('SELECT 1 FROM roster WHERE channel = ? AND device = ?');
+
+  const sessionByToken = raw<[Uint8Array, number], readonly [Uint8Array, Uint8Array, string, Uint8Array, number]>(
+    `SELECT a.identity, d.device_id, a.username, d.device_key, s.expires_at
+     FROM session s JOIN device d ON d.id = s.device JOIN account a ON a.id = d.account
+     WHERE s.token_hash = ? AND s.expires_at > ?`,
+  );
+
+  const keyPackageCounts = raw<[number, number], readonly [number, number, number, number]>(
+    `SELECT suite, sum(last_resort = 0 AND state = 0), sum(last_resort), sum(last_resort AND state)
+     FROM key_package WHERE device = ? AND not_after > ? AND (last_resort = 1 OR state = 0) GROUP BY suite ORDER BY suite`,
+  );
+
+  const HYBRID = `SELECT d.id, a.identity, d.device_id, h.statement, d.certificate
+    FROM account a JOIN device d ON d.account = a.id JOIN hybrid_key h ON h.device = d.id`;
+  type HybridRow = readonly [number, Uint8Array, Uint8Array, Uint8Array, Uint8Array];
+  const hybridByIdentity = raw<[Uint8Array], HybridRow>(`${HYBRID} WHERE a.identity = ? ORDER BY d.id`);
+  const hybridByAddress = raw<[Uint8Array, Uint8Array], HybridRow>(
+    `${HYBRID} WHERE a.identity = ? AND d.device_id = ? ORDER BY d.id`,
+  );
+
+  const channelById = raw<[Uint8Array], ChannelRow>(
+    `SELECT id, kind, creator, pair_low, pair_high, head, log_hash, roster_hash, token_hash, previous_token_hash,
+       previous_token_until FROM channel WHERE channel_id = ?`,
+  );
+  const channelAdmins = pluck<[number], Uint8Array>(
+    'SELECT identity FROM channel_admin WHERE channel = ? ORDER BY identity',
+  );
+  const rosterSorted = raw<[number], readonly [Uint8Array, Uint8Array]>(
+    `SELECT a.identity, d.device_id FROM roster r JOIN device d ON d.id = r.device JOIN account a ON a.id = d.account
+     WHERE r.channel = ? ORDER BY a.identity, d.device_id`,
+  );
+
+  const headByDevice = raw<[number], readonly [number, number | null, number | null, number]>(
+    'SELECT next_seq - 1, gap_reason, gap_since, gap_losses FROM head WHERE device = ?',
+  );
+  const INBOX = `SELECT i.seq, p.data, i.channel, m.message_id, m.accepted_at, w.data, m.position, m.log_hash, m.roster_hash,
+      r.data, q.data
+    FROM inbox i JOIN message m ON m.id = i.message JOIN payload p ON p.id = i.message
+      LEFT JOIN wrap w ON w.id = i.wrap LEFT JOIN payload r ON r.id = m.renewal LEFT JOIN wrap q ON q.id = i.renewal_wrap
+    WHERE i.device = ? AND i.seq > ?`;
+  const inboxRows = raw<[number, number, number], InboxRowColumns>(`${INBOX} ORDER BY i.seq LIMIT ?`);
+  const inboxRowsOfChannel = raw<[number, number, Uint8Array, number], InboxRowColumns>(
+    `${INBOX} AND i.channel = ? ORDER BY i.seq LIMIT ?`,
+  );
+
+  const totals = raw<[], readonly [number, number, number, number, number]>(
+    `SELECT (SELECT count(*) FROM account), (SELECT count(*) FROM device), (SELECT count(*) FROM channel),
+       coalesce(sum(depth), 0), coalesce(sum(bytes), 0) FROM head`,
+  );
+
+  function findAccount(row: AccountRow | undefined): Account | undefined {
+    if (row === undefined) return undefined;
+    const [, username, identityKey, registrationSignature, createdAtMs] = row;
+    const devices = devicesByIdentity.all(identityKey).map(toDevice);
+    return { username, identityKey, registrationSignature, createdAtMs, devices };
+  }
+
+  /** The devices an identity or an address stands for; none when unknown. */
+  function refsOf(recipient: { identityKey: Uint8Array; deviceId?: Uint8Array | undefined }): DeviceRef[] {
+    const { identityKey, deviceId } = recipient;
+    if (deviceId === undefined) {
+      return deviceRefsByIdentity
+        .all(identityKey)
+        .map(([id, each]) => ({ id, address: { identityKey, deviceId: each } }));
+    }
+    const id = deviceRef.get(identityKey, deviceId);
+    return id === undefined ? [] : [{ id, address: { identityKey, deviceId } }];
+  }
+
+  function refOf(address: Address): number | undefined {
+    return deviceRef.get(address.identityKey, address.deviceId);
+  }
+
+  function rosterOf(channel: number): DeviceRef[] {
+    return rosterRefs.all(channel).map(([id, identityKey, deviceId]) => ({ id, address: { identityKey, deviceId } }));
+  }
+
+  /** The roster behind a channel target, if the sender or the token may use it. */
+  function rosterFor(
+    target: Exclude<Target, { kind: 'recipients' }>,
+    channelId: Uint8Array | undefined,
+  ): readonly DeviceRef[] | TargetRefusal {
+    const channel = channelId === undefined ? undefined : channelById.get(channelId);
+    if (channel === undefined) return { kind: 'unknown_channel' };
+    if (target.kind === 'sealed') {
+      if (!tokenInForce(channel, target.sendTokenHash, target.nowMs)) return { kind: 'stale_token' };
+    } else {
+      const sender = refOf(target.sender);
+      if (sender === undefined || rosterHas.get(channel[0], sender) === undefined) return { kind: 'not_member' };
+    }
+    return rosterOf(channel[0]);
+  }
+
+  const findSession = (tokenHash: Uint8Array, nowMs: number): SessionOutcome => {
+    const row = sessionByToken.get(tokenHash, nowMs);
+    if (row === undefined) return { kind: 'none' };
+    const [identityKey, deviceId, username, deviceKey, expiresAtMs] = row;
+    return { kind: 'found', address: { identityKey, deviceId }, username, deviceKey, expiresAtMs };
+  };
+
+  const readInbox = (read: ReadInbox): ReadInboxOutcome => {
+    const device = refOf(read.address);
+    const head = device === undefined ? undefined : headByDevice.get(device);
+    if (device === undefined || head === undefined) return { kind: 'unknown_device' };
+    const [headSeq, gapReason, gapSince, losses] = head;
+    const gap: InboxGap | undefined =
+      gapReason === null
+        ? undefined
+        : { reason: gapReason === 0 ? 'full' : 'expired', sinceSeq: gapSince ?? 1, losses };
+    const maxRows = read.maxRows ?? READ_ROWS;
+    const maxBytes = read.maxBytes ?? READ_BYTES;
+    const rows: InboxRow[] = [];
+    let bytes = 0;
+    let more = false;
+    const found =
+      read.channelId === undefined
+        ? inboxRows.iterate(device, read.afterSeq, maxRows + 1)
+        : inboxRowsOfChannel.iterate(device, read.afterSeq, read.channelId, maxRows + 1);
+    for (const columns of found) {
+      const row = toInboxRow(columns);
+      bytes += inboxRowBytes(row);
+      more = rows.length === maxRows || (bytes > maxBytes && rows.length > 0);
+      if (more) break;
+      rows.push(row);
+    }
+    return { kind: 'read', rows, more, gap, headSeq };
+  };
+
+  /** What the writer looks up by row ids. */
+  const lookups = {
+    channelRow: (channelId: Uint8Array): ChannelRow | undefined => channelById.get(channelId),
+    adminsOf: (channel: number): Uint8Array[] => channelAdmins.all(channel),
+    refOf,
+    refsOf,
+    rosterOf,
+    rosterFor,
+  };
+
+  const calls = {
+    findSession,
+    readInbox,
+
+    getSetting: (key: string): Uint8Array | undefined => settingByKey.get(key),
+
+    findAccountByUsername: (username: string): Account | undefined => findAccount(accountByUsername.get(username)),
+
+    findAccountByIdentity: (identityKey: Uint8Array): Account | undefined =>
+      findAccount(accountByIdentity.get(identityKey)),
+
+    findOpaqueRecord: (username: string): { record: Uint8Array; identityKey: Uint8Array } | undefined => {
+      const row = opaqueRecord.get(username);
+      return row === undefined ? undefined : { record: row[0], identityKey: row[1] };
+    },
+
+    listDevices: (identityKey: Uint8Array): readonly Device[] => devicesByIdentity.all(identityKey).map(toDevice),
+
+    findDevice: (address: Address): Device | undefined => {
+      const row = deviceByAddress.get(address.identityKey, address.deviceId);
+      return row === undefined ? undefined : toDevice(row);
+    },
+
+    countKeyPackages: (address: Address, nowMs: number): readonly SuiteCount[] => {
+      const device = refOf(address);
+      if (device === undefined) return [];
+      return keyPackageCounts.all(device, nowMs).map(([suite, available, lastResort, used]) => ({
+        suite,
+        available,
+        lastResort: lastResort > 0,
+        lastResortUsed: used > 0,
+      }));
+    },
+
+    getHybridKeys: (
+      addresses: readonly { identityKey: Uint8Array; deviceId?: Uint8Array | undefined }[],
+    ): readonly HybridKey[] => {
+      const keys = new Map<number, HybridKey>();
+      for (const { identityKey, deviceId } of addresses) {
+        const rows =
+          deviceId === undefined ? hybridByIdentity.all(identityKey) : hybridByAddress.all(identityKey, deviceId);
+        for (const [id, identity, device, hybridKey, certificate] of rows) {
+          keys.set(id, { address: { identityKey: identity, deviceId: device }, hybridKey, certificate });
+        }
+      }
+      return [...keys.values()];
+    },
+
+    findChannel: (channelId: Uint8Array): ChannelInfo | undefined => {
+      const channel = channelById.get(channelId);
+      if (channel === undefined) return undefined;
+      const [id, kind, , , , head, logHash, rosterHash, tokenHash] = channel;
+      return {
+        kind: kind === 0 ? 'group' : 'direct',
+        roster: rosterSorted.all(id).map(([identityKey, deviceId]) => ({ identityKey, deviceId })),
+        admins: channelAdmins.all(id),
+        head,
+        logHash,
+        rosterHash,
+        sendTokenHash: tokenHash ?? undefined,
+      };
+    },
+
+    resolveTarget: (target: Target, channelId: Uint8Array | undefined): ResolveTargetOutcome => {
+      if (target.kind === 'recipients') {
+        const found = new Map<number, Address>();
+        for (const recipient of target.recipients) for (const ref of refsOf(recipient)) found.set(ref.id, ref.address);
+        return { kind: 'resolved', addresses: [...found.values()] };
+      }
+      const roster = rosterFor(target, channelId);
+      return 'kind' in roster ? roster : { kind: 'resolved', addresses: roster.map((ref) => ref.address) };
+    },
+
+    headSeq: (address: Address): number => {
+      const device = refOf(address);
+      return (device === undefined ? undefined : headByDevice.get(device))?.[0] ?? 0;
+    },
+
+    totals: (): Totals => {
+      const [accounts, devices, channels, queuedEnvelopes, queuedBytes] = totals.get()!;
+      return { accounts, devices, channels, queuedEnvelopes, queuedBytes };
+    },
+  };
+
+  return { lookups, calls };
+}
+
+function toDevice(row: DeviceRow): Device {
+  const [identityKey, deviceId, deviceKey, certificate, name, registeredAtMs, lastSeenDayMs] = row;
+  return { identityKey, deviceId, deviceKey, certificate, name, registeredAtMs, lastSeenDayMs };
+}
+
+function toInboxRow(columns: InboxRowColumns): InboxRow {
+  const [seq, data, channel, messageId, acceptedAtMs, wrap, position, logHash, rosterHash, renewal, renewalWrap] =
+    columns;
+  return {
+    seq,
+    data,
+    channelId: channel.length === 0 ? undefined : channel,
+    messageId,
+    acceptedAtMs,
+    wrap: wrap ?? undefined,
+    entry: position === null ? undefined : { position, logHash: logHash!, rosterHash: rosterHash! },
+    pqRenewal: renewal === null ? undefined : { envelope: renewal, wrap: renewalWrap ?? undefined },
+  };
+}
+
+function inboxRowBytes(row: InboxRow): number {
+  const renewal = row.pqRenewal === undefined ? 0 : row.pqRenewal.envelope.length + (row.pqRenewal.wrap?.length ?? 0);
+  return row.data.length + (row.wrap?.length ?? 0) + renewal;
+}
+
+function tokenInForce(channel: ChannelRow, offered: Uint8Array, nowMs: number): boolean {
+  const [, , , , , , , , current, previous, previousUntil] = channel;
+  if (current !== null && hashesEqual(current, offered)) return true;
+  return previous !== null && previousUntil !== null && nowMs < previousUntil && hashesEqual(previous, offered);
+}
+
+function hashesEqual(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && timingSafeEqual(a, b);
+}

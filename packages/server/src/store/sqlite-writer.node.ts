@@ -1,0 +1,146 @@
+/**
+ * The thread that writes (DESIGN section 6). It alone changes the database: it opens and migrates it, then takes what is
+ * queued into one transaction per turn, each write in a savepoint of its own, commits with fsync, and only then answers.
+ * One failing write does not fail the others of its turn; a failing commit fails them all.
+ *
+ * Checkpoints happen in another thread; when those cannot keep up and the WAL exceeds 64 MB, this one empties it.
+ */
+import { statSync } from 'node:fs';
+import { parentPort, workerData } from 'node:worker_threads';
+import { pack } from './arena.ts';
+import { channelHashes } from './channel-hashes.node.ts';
+import { checkpoint, createPrivateFile, lockStore, migrate, openDatabase, translated } from './sqlite-database.node.ts';
+import {
+  type Answer,
+  type FromThread,
+  Signal,
+  type ToWriter,
+  toFailure,
+  type WriteRequest,
+  type WriterData,
+} from './sqlite-messages.node.ts';
+import { createWrites } from './sqlite-writes.node.ts';
+import { WriteQueue } from './write-queue.ts';
+
+const CACHE_KIB = 32 * 1024;
+const WAL_BYTES_MAX = 64 * 1024 * 1024;
+/** Between attempts to empty the WAL when a reader stands in the way. */
+const TRUNCATE_RETRY_MS = 1_000;
+
+const port = parentPort!;
+const { file, limits, signals } = workerData as WriterData;
+
+function post(message: FromThread, transfer: ArrayBuffer[] = []): void {
+  port.postMessage(message, transfer);
+}
+
+try {
+  start();
+} catch (error) {
+  post({ kind: 'unusable', failure: toFailure(translated(error)) });
+  port.close();
+}
+
+function start(): void {
+  const lock = lockStore(file.path);
+  createPrivateFile(file.path);
+  const db = openDatabase(file, { cacheKiB: CACHE_KIB });
+  file.key?.fill(0);
+  const schemaVersion = migrate(db);
+  const writes = createWrites(db, limits, channelHashes);
+  const begin = db.prepare('BEGIN IMMEDIATE');
+  const savepoint = db.prepare('SAVEPOINT write');
+  const release = db.prepare('RELEASE write');
+  const undo = db.prepare('ROLLBACK TO write');
+  const commit = db.prepare('COMMIT');
+  const rollback = db.prepare('ROLLBACK');
+  const queue = new WriteQueue<WriteRequest>();
+  let scheduled = false;
+  let closing = false;
+  let truncateNotBefore = 0;
+
+  port.on('message', (message: ToWriter) => {
+    if (message.kind === 'close') closing = true;
+    else for (const request of message.requests) queue.push(request);
+    schedule();
+  });
+  post({ kind: 'ready', schemaVersion });
+
+  /** The messages that came during a turn are read before the next one starts. */
+  function schedule(): void {
+    if (scheduled) return;
+    scheduled = true;
+    setImmediate(turn);
+  }
+
+  function turn(): void {
+    scheduled = false;
+    if (queue.size > 0) {
+      answer(transact(queue.take()));
+      Atomics.add(signals, Signal.commits, 1);
+      Atomics.notify(signals, Signal.commits);
+      truncateWalIfLarge();
+    }
+    if (queue.size > 0) schedule();
+    else if (closing) close();
+  }
+
+  function transact(requests: readonly WriteRequest[]): Answer[] {
+    try {
+      begin.run();
+      const answers = requests.map(write);
+      commit.run();
+      return answers;
+    } catch (error) {
+      if (db.inTransaction) rollback.run();
+      const failure = toFailure(translated(error));
+      return requests.map(({ id }) => ({ id, failure }));
+    }
+  }
+
+  function write(request: WriteRequest): Answer {
+    const { id } = request;
+    savepoint.run();
+    try {
+      const call = writes[request.op] as (input: unknown) => unknown;
+      const value = call(request.input);
+      release.run();
+      return { id, value };
+    } catch (error) {
+      // A full disk or a damaged page may have ended the whole transaction: then nobody's write stands.
+      if (!db.inTransaction) throw error;
+      undo.run();
+      release.run();
+      return { id, failure: toFailure(translated(error)) };
+    }
+  }
+
+  function answer(answers: readonly Answer[]): void {
+    const arenas: ArrayBuffer[] = [];
+    const packed = answers.map((each) => {
+      if (!('value' in each)) return each;
+      const { value, arena } = pack(each.value);
+      if (arena !== undefined) arenas.push(arena);
+      return { id: each.id, value };
+    });
+    post({ kind: 'answers', answers: packed }, arenas);
+  }
+
+  function truncateWalIfLarge(): void {
+    const bytes = statSync(`${file.path}-wal`, { throwIfNoEntry: false })?.size ?? 0;
+    if (bytes <= WAL_BYTES_MAX || performance.now() < truncateNotBefore) return;
+    try {
+      if (!checkpoint(db, 'TRUNCATE').busy) return;
+    } catch (error) {
+      // The writes are on disk all the same; what ails the medium shows at the next one.
+      if (translated(error).kind === 'internal') throw error;
+    }
+    truncateNotBefore = performance.now() + TRUNCATE_RETRY_MS;
+  }
+
+  function close(): void {
+    db.close();
+    lock.close();
+    port.close();
+  }
+}

@@ -1,0 +1,456 @@
+/**
+ * The store on embedded SQLite (DESIGN section 6): a facade in the server's thread, and three threads that own the
+ * connections. A call is packed, posted and answered; the event loop never touches the disk.
+ *
+ *   writes → writer thread: group commit with fsync → answer
+ *   reads  → reader thread: a snapshot that includes every answered write
+ *            checkpointer thread: WAL → database file
+ */
+import { Worker } from 'node:worker_threads';
+import { byteLengthOf, pack } from './arena.ts';
+import {
+  type Answer,
+  type Failure,
+  type FromThread,
+  fromFailure,
+  type ReadRequest,
+  Signal,
+  SIGNALS,
+  type ToReader,
+  type ToWriter,
+  type WriteRequest,
+  type WriterData,
+} from './sqlite-messages.node.ts';
+import type { ReadCalls } from './sqlite-reads.node.ts';
+import type { WriteCalls } from './sqlite-writes.node.ts';
+import {
+  type Ack,
+  type Account,
+  type Address,
+  type ChannelInfo,
+  type CreateAccountOutcome,
+  type CreateDirectOutcome,
+  type CreateGroupOutcome,
+  DEFAULT_STORE_LIMITS,
+  type Device,
+  type Enqueue,
+  type EnqueueOutcome,
+  type HybridKey,
+  type InboxGap,
+  type KeyPackageUpload,
+  type NewAccount,
+  type NewDirect,
+  type NewGroup,
+  type NewHybridKey,
+  type NewSession,
+  type PurgeOutcome,
+  type PutHybridKeyOutcome,
+  type ReadInbox,
+  type ReadInboxOutcome,
+  type RecipientResult,
+  type RegisterDevice,
+  type RegisterDeviceOutcome,
+  type ResolveTargetOutcome,
+  type SessionOutcome,
+  type Store,
+  StoreError,
+  type StoreErrorKind,
+  type StoreLimits,
+  type StoreStatus,
+  type SubmitCommit,
+  type SubmitCommitOutcome,
+  type SuiteCount,
+  type TakeKeyPackagesOutcome,
+  type Target,
+  type UploadKeyPackagesOutcome,
+  type WriteContext,
+} from './store.ts';
+
+export interface SqliteStoreOptions {
+  /** The database file; its folder must exist. `-wal`, `-shm` and `.lock` stand beside it. */
+  readonly path: string;
+  /** SQLCipher key, 32 random bytes; undefined leaves the file unencrypted. Copied; wipe yours afterwards. */
+  readonly key?: Uint8Array | undefined;
+  readonly limits?: Partial<StoreLimits> | undefined;
+}
+
+/** Creates or opens the store. @throws StoreError `wrong_key`, `newer_schema`, `in_use`, `corrupt`, `disk_full`, `io`. */
+export async function openSqliteStore(options: SqliteStoreOptions): Promise<Store> {
+  if (options.key !== undefined && options.key.length !== 32) {
+    throw new StoreError('misuse', 'The store key must have 32 bytes.');
+  }
+  const limits = { ...DEFAULT_STORE_LIMITS, ...options.limits };
+  const signals = new Int32Array(new SharedArrayBuffer(SIGNALS * Int32Array.BYTES_PER_ELEMENT));
+  const key = options.key?.slice();
+  const data: WriterData = { file: { path: options.path, key }, limits, signals };
+  const writer = new Thread('sqlite-writer', data, limits);
+  const reader = new Thread('sqlite-reader', data, limits);
+  try {
+    const schemaVersion = await writer.ready();
+    const checkpointer = startThread('sqlite-checkpointer', data);
+    reader.post({ kind: 'open' });
+    await reader.ready();
+    return new SqliteStore({ writer, reader, checkpointer, signals, schemaVersion, encrypted: key !== undefined });
+  } catch (error) {
+    reader.post({ kind: 'close' });
+    await Promise.all([writer.ended, reader.ended]);
+    throw error;
+  } finally {
+    key?.fill(0);
+  }
+}
+
+interface Threads {
+  readonly writer: Thread;
+  readonly reader: Thread;
+  readonly checkpointer: Worker;
+  readonly signals: Int32Array<SharedArrayBuffer>;
+  readonly schemaVersion: number;
+  readonly encrypted: boolean;
+}
+
+class SqliteStore implements Store {
+  readonly #threads: Threads;
+  #closing: Promise<void> | undefined;
+
+  constructor(threads: Threads) {
+    this.#threads = threads;
+  }
+
+  #write<K extends keyof WriteCalls>(
+    op: K,
+    input: Parameters<WriteCalls[K]>[0],
+    context?: WriteContext,
+  ): Promise<ReturnType<WriteCalls[K]>> {
+    return this.#threads.writer.write(op, input, context?.fairnessKey) as Promise<ReturnType<WriteCalls[K]>>;
+  }
+
+  #read<K extends keyof ReadCalls>(op: K, ...args: Parameters<ReadCalls[K]>): Promise<ReturnType<ReadCalls[K]>> {
+    return this.#threads.reader.read(op, args) as Promise<ReturnType<ReadCalls[K]>>;
+  }
+
+  getSetting(key: string): Promise<Uint8Array | undefined> {
+    return this.#read('getSetting', key);
+  }
+
+  putSetting(key: string, value: Uint8Array): Promise<void> {
+    return this.#write('putSetting', { key, value });
+  }
+
+  putSettingOnce(key: string, value: Uint8Array): Promise<Uint8Array> {
+    return this.#write('putSettingOnce', { key, value });
+  }
+
+  createAccount(account: NewAccount, context?: WriteContext): Promise<CreateAccountOutcome> {
+    return this.#write('createAccount', account, context);
+  }
+
+  findAccountByUsername(username: string): Promise<Account | undefined> {
+    return this.#read('findAccountByUsername', username);
+  }
+
+  findAccountByIdentity(identityKey: Uint8Array): Promise<Account | undefined> {
+    return this.#read('findAccountByIdentity', identityKey);
+  }
+
+  findOpaqueRecord(username: string): Promise<{ record: Uint8Array; identityKey: Uint8Array } | undefined> {
+    return this.#read('findOpaqueRecord', username);
+  }
+
+  registerDevice(device: RegisterDevice, context?: WriteContext): Promise<RegisterDeviceOutcome> {
+    return this.#write('registerDevice', device, context);
+  }
+
+  listDevices(identityKey: Uint8Array): Promise<readonly Device[]> {
+    return this.#read('listDevices', identityKey);
+  }
+
+  findDevice(address: Address): Promise<Device | undefined> {
+    return this.#read('findDevice', address);
+  }
+
+  putSession(session: NewSession, context?: WriteContext): Promise<{ kind: 'stored' } | { kind: 'unknown_device' }> {
+    return this.#write('putSession', session, context);
+  }
+
+  findSession(tokenHash: Uint8Array, nowMs: number): Promise<SessionOutcome> {
+    return this.#read('findSession', tokenHash, nowMs);
+  }
+
+  resumeSession(
+    resume: { tokenHash: Uint8Array; nowMs: number; expiresAtMs: number },
+    context?: WriteContext,
+  ): Promise<SessionOutcome> {
+    return this.#write('resumeSession', resume, context);
+  }
+
+  revokeSessions(address: Address, context?: WriteContext): Promise<number> {
+    return this.#write('revokeSessions', address, context);
+  }
+
+  uploadKeyPackages(
+    upload: { address: Address; keyPackages: readonly KeyPackageUpload[]; nowMs: number },
+    context?: WriteContext,
+  ): Promise<UploadKeyPackagesOutcome> {
+    return this.#write('uploadKeyPackages', upload, context);
+  }
+
+  takeKeyPackages(
+    take: { identityKey: Uint8Array; suite: number; nowMs: number },
+    context?: WriteContext,
+  ): Promise<TakeKeyPackagesOutcome> {
+    return this.#write('takeKeyPackages', take, context);
+  }
+
+  countKeyPackages(address: Address, nowMs: number): Promise<readonly SuiteCount[]> {
+    return this.#read('countKeyPackages', address, nowMs);
+  }
+
+  putHybridKey(key: NewHybridKey, context?: WriteContext): Promise<PutHybridKeyOutcome> {
+    return this.#write('putHybridKey', key, context);
+  }
+
+  getHybridKeys(
+    addresses: readonly { identityKey: Uint8Array; deviceId?: Uint8Array | undefined }[],
+  ): Promise<readonly HybridKey[]> {
+    return this.#read('getHybridKeys', addresses);
+  }
+
+  createGroup(group: NewGroup, context?: WriteContext): Promise<CreateGroupOutcome> {
+    return this.#write('createGroup', group, context);
+  }
+
+  createDirect(direct: NewDirect, context?: WriteContext): Promise<CreateDirectOutcome> {
+    return this.#write('createDirect', direct, context);
+  }
+
+  findChannel(channelId: Uint8Array): Promise<ChannelInfo | undefined> {
+    return this.#read('findChannel', channelId);
+  }
+
+  async enqueue(enqueue: Enqueue, context?: WriteContext): Promise<EnqueueOutcome> {
+    const outcome = await this.#write('enqueue', enqueue, context);
+    return outcome.kind === 'enqueued' ? { ...outcome, wake: woken(outcome.results) } : outcome;
+  }
+
+  resolveTarget(target: Target, channelId?: Uint8Array): Promise<ResolveTargetOutcome> {
+    return this.#read('resolveTarget', target, channelId);
+  }
+
+  readInbox(read: ReadInbox): Promise<ReadInboxOutcome> {
+    return this.#read('readInbox', read);
+  }
+
+  drainInbox(read: ReadInbox, context?: WriteContext): Promise<ReadInboxOutcome> {
+    return this.#write('drainInbox', read, context);
+  }
+
+  async ack(ack: Ack, context?: WriteContext): Promise<number> {
+    let removed = 0;
+    for (;;) {
+      const part = await this.#write('ack', ack, context);
+      removed += part.removed;
+      if (!part.more) return removed;
+    }
+  }
+
+  headSeq(address: Address): Promise<number> {
+    return this.#read('headSeq', address);
+  }
+
+  clearGap(address: Address, gap: InboxGap, context?: WriteContext): Promise<boolean> {
+    return this.#write('clearGap', { address, gap }, context);
+  }
+
+  async submitCommit(commit: SubmitCommit, context?: WriteContext): Promise<SubmitCommitOutcome> {
+    const outcome = await this.#write('submitCommit', commit, context);
+    if (outcome.kind !== 'accepted') return outcome;
+    return { ...outcome, wake: outcome.repeated ? [] : woken(outcome.results) };
+  }
+
+  purge(nowMs: number): Promise<PurgeOutcome> {
+    return this.#write('purge', { nowMs });
+  }
+
+  async status(): Promise<StoreStatus> {
+    const { writer, schemaVersion, encrypted } = this.#threads;
+    const totals = await this.#read('totals');
+    const failure = writer.failure;
+    return {
+      state: failure === undefined ? 'ok' : 'failing',
+      failure,
+      backend: 'sqlite',
+      encrypted,
+      schemaVersion,
+      ...totals,
+      pendingWrites: writer.pendingCount,
+    };
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    const { writer, reader, checkpointer, signals } = this.#threads;
+    const checkpointerEnded = new Promise<void>((resolve) => checkpointer.once('exit', () => resolve()));
+    writer.refuseFurther();
+    reader.refuseFurther();
+    Atomics.store(signals, Signal.stop, 1);
+    Atomics.add(signals, Signal.commits, 1);
+    Atomics.notify(signals, Signal.stop);
+    Atomics.notify(signals, Signal.commits);
+    reader.post({ kind: 'close' });
+    await Promise.all([checkpointerEnded, reader.ended]);
+    // The last connection to close empties the WAL into the file.
+    writer.post({ kind: 'close' });
+    await writer.ended;
+  }
+}
+
+/** Inboxes with something new: an envelope or a gap. */
+function woken(results: readonly RecipientResult[]): Address[] {
+  return results.filter(({ kind }) => kind === 'queued' || kind === 'full').map(({ address }) => address);
+}
+
+interface Pending {
+  readonly bytes: number;
+  resolve(value: unknown): void;
+  reject(error: StoreError): void;
+}
+
+/** The facade's end of the writer's or the reader's thread: numbered calls, posted together once per microtask. */
+class Thread {
+  /** Settles when the thread is gone, however that came about. */
+  readonly ended: Promise<void>;
+  /** What the last write died of, as long as none has succeeded since. */
+  failure: StoreErrorKind | undefined;
+
+  readonly #worker: Worker;
+  readonly #limits: StoreLimits;
+  readonly #started = Promise.withResolvers<number>();
+  readonly #pending = new Map<number, Pending>();
+  #pendingBytes = 0;
+  #nextId = 1;
+  #refusing = false;
+  #outbox: { writes: WriteRequest[]; reads: ReadRequest[]; arenas: ArrayBuffer[] } | undefined;
+
+  constructor(name: ThreadName, data: WriterData, limits: StoreLimits) {
+    this.#limits = limits;
+    this.#worker = startThread(name, data);
+    this.#worker.on('message', (message: FromThread) => {
+      if (message.kind === 'ready') this.#started.resolve(message.schemaVersion);
+      else if (message.kind === 'unusable') this.#started.reject(fromFailure(message.failure));
+      else for (const answer of message.answers) this.#settle(answer);
+    });
+    this.ended = new Promise((resolve) => {
+      this.#worker.once('exit', () => {
+        this.#fail(closedError());
+        resolve();
+      });
+    });
+    this.#worker.once('error', (cause) => {
+      this.failure = 'internal';
+      this.#fail(new StoreError('internal', 'A thread of the store failed: restart the server.', { cause }));
+    });
+    // Whoever opens the store awaits it; a second failure is not unhandled.
+    this.#started.promise.catch(() => {});
+  }
+
+  get pendingCount(): number {
+    return this.#pending.size;
+  }
+
+  /** The schema version, once the thread has its connection. */
+  ready(): Promise<number> {
+    return this.#started.promise;
+  }
+
+  post(message: ToWriter | ToReader, transfer: ArrayBuffer[] = []): void {
+    this.#worker.postMessage(message, transfer);
+  }
+
+  refuseFurther(): void {
+    this.#refusing = true;
+    this.#flush();
+  }
+
+  write(op: keyof WriteCalls, input: unknown, fairnessKey: string | number | undefined): Promise<unknown> {
+    return this.#call(input, (id, packed, bytes) => {
+      this.#outbox!.writes.push({ id, op, input: packed, fairnessKey, bytes });
+    });
+  }
+
+  read(op: keyof ReadCalls, args: readonly unknown[]): Promise<unknown> {
+    return this.#call(args, (id, packed) => {
+      this.#outbox!.reads.push({ id, op, args: packed });
+    });
+  }
+
+  #call<T>(input: T, add: (id: number, packed: T, bytes: number) => void): Promise<unknown> {
+    if (this.#refusing) return Promise.reject(closedError());
+    const bytes = byteLengthOf(input);
+    if (
+      this.#pending.size >= this.#limits.pendingWrites ||
+      (this.#pending.size > 0 && this.#pendingBytes + bytes > this.#limits.pendingBytes)
+    ) {
+      return Promise.reject(new StoreError('unavailable', 'The store has too much to do: try again.'));
+    }
+    const id = this.#nextId++;
+    if (this.#outbox === undefined) {
+      this.#outbox = { writes: [], reads: [], arenas: [] };
+      queueMicrotask(() => this.#flush());
+    }
+    const { value, arena } = pack(input);
+    if (arena !== undefined) this.#outbox.arenas.push(arena);
+    add(id, value, bytes);
+    this.#pendingBytes += bytes;
+    return new Promise((resolve, reject) => this.#pending.set(id, { bytes, resolve, reject }));
+  }
+
+  #flush(): void {
+    if (this.#outbox === undefined) return;
+    const { writes, reads, arenas } = this.#outbox;
+    this.#outbox = undefined;
+    this.post(writes.length > 0 ? { kind: 'writes', requests: writes } : { kind: 'reads', requests: reads }, arenas);
+  }
+
+  #settle(answer: Answer): void {
+    const pending = this.#pending.get(answer.id);
+    if (pending === undefined) return;
+    this.#pending.delete(answer.id);
+    this.#pendingBytes -= pending.bytes;
+    if ('failure' in answer) {
+      if (isOfMedium(answer.failure)) this.failure = answer.failure.kind;
+      pending.reject(fromFailure(answer.failure));
+    } else {
+      this.failure = undefined;
+      pending.resolve(answer.value);
+    }
+  }
+
+  #fail(error: StoreError): void {
+    this.#refusing = true;
+    this.#started.reject(error);
+    for (const { reject } of this.#pending.values()) reject(error);
+    this.#pending.clear();
+    this.#pendingBytes = 0;
+  }
+}
+
+type ThreadName = 'sqlite-writer' | 'sqlite-reader' | 'sqlite-checkpointer';
+
+/** Sources and built files lie beside each other alike; only the ending differs. */
+function startThread(name: ThreadName, data: WriterData): Worker {
+  const ending = import.meta.url.slice(import.meta.url.lastIndexOf('.'));
+  return new Worker(new URL(`./${name}.node${ending}`, import.meta.url), { workerData: data, name });
+}
+
+function closedError(): StoreError {
+  return new StoreError('unavailable', 'The store is closed.');
+}
+
+function isOfMedium(failure: Failure): boolean {
+  return failure.kind === 'disk_full' || failure.kind === 'corrupt' || failure.kind === 'io';
+}
