@@ -14,7 +14,7 @@ import {
 
 /** How the pair behaves. */
 export interface MemoryOptions {
-  /** Streams one side may have open at once. Default 128. */
+  /** Streams one side may have open at once. Default 160. */
   readonly streamsMax?: number;
   /** Deliver at most this many bytes at once, to exercise decoders. Default: as written. */
   readonly chunkBytes?: number;
@@ -44,7 +44,7 @@ export function memoryPair(options: MemoryOptions = {}): {
 }
 
 const DEFAULT_HIGH_WATER_BYTES = 256 * 1024;
-const DEFAULT_STREAMS_MAX = 128;
+const DEFAULT_STREAMS_MAX = 160;
 
 class End implements MemoryConnection {
   readonly peer: string;
