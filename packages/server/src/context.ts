@@ -1,0 +1,91 @@
+/**
+ * What every handler works with. `ServerContext` is the one server, `ConnectionState` belongs to one connection and ends
+ * with it. Nothing here knows Node: files, sockets and certificates are the business of `server.node.ts`.
+ */
+import type { CryptoProvider, KeyPair } from '@quicprochat/crypto';
+import type { Clock, ServerConnection } from '@quicprochat/transport';
+import type { LiveDevices } from './live-devices.ts';
+import type { InboxPump } from './inbox-pump.ts';
+import type { RateLimits } from './rate-limits.ts';
+import type { Address, InboxGap, Store, StoreLimits } from './store/store.ts';
+
+/** Monotonic time and timers of the transport, and the time of day. */
+export interface ServerClock extends Clock {
+  /** Milliseconds since 1970. */
+  wallMs(): number;
+}
+
+/** Structured logging; pino fits. Fields carry no user data: identities only as `ServerContext.reference`. */
+export interface Log {
+  debug(fields: object, message: string): void;
+  info(fields: object, message: string): void;
+  warn(fields: object, message: string): void;
+  error(fields: object, message: string): void;
+}
+
+export interface ServerContext {
+  readonly crypto: CryptoProvider;
+  readonly store: Store;
+  readonly clock: ServerClock;
+  readonly log: Log;
+  readonly version: string;
+  readonly startedAtMs: number;
+  /** The name in every signed statement (PROTOCOL 10). */
+  readonly origin: string;
+  /** OPAQUE server setup: secret, never in the store. */
+  readonly opaqueSetup: Uint8Array;
+  readonly opaquePublicKey: Uint8Array;
+  /** Ed25519, signs delivery receipts. */
+  readonly receiptKey: KeyPair;
+  readonly receiptKeyId: Uint8Array;
+  readonly storeLimits: StoreLimits;
+  readonly rates: RateLimits;
+  readonly live: LiveDevices;
+  /** Aborted when the server begins to go away: whoever waits for something stops waiting. */
+  readonly leaving: AbortSignal;
+  /** A short keyed hash of an identity or address, for logs: the same within one run, meaningless outside it. */
+  reference(bytes: Uint8Array): string;
+}
+
+/** A registered device has proven its key on this connection. */
+export interface DeviceSession {
+  readonly kind: 'device';
+  readonly address: Address;
+  readonly username: string;
+  /** Ed25519, 32 bytes. */
+  readonly deviceKey: Uint8Array;
+}
+
+/** The password was right, the device is not registered: may fetch recovery and nothing else. */
+export interface RecoverySession {
+  readonly kind: 'recovery';
+  readonly username: string;
+}
+
+/** An OPAQUE login between its two calls. */
+export interface PendingLogin {
+  readonly username: string;
+  /** Undefined for an unknown name, which is played through all the same. */
+  readonly identityKey: Uint8Array | undefined;
+  readonly opaqueState: string;
+  readonly nonce: Uint8Array;
+  /** On the monotonic clock. */
+  readonly expiresAt: number;
+}
+
+export interface ConnectionState {
+  session: DeviceSession | RecoverySession | undefined;
+  /** From GetNonce; the newest counts, once. */
+  nonce: { readonly bytes: Uint8Array; readonly expiresAt: number } | undefined;
+  /** By login id in hex, oldest first. */
+  readonly logins: Map<string, PendingLogin>;
+  pump: InboxPump | undefined;
+  /** The gap this device was last told about here; its next Ack clears it. */
+  toldGap: InboxGap | undefined;
+}
+
+export type ClientConnection = ServerConnection<ConnectionState>;
+
+export function newConnectionState(): ConnectionState {
+  return { session: undefined, nonce: undefined, logins: new Map(), pump: undefined, toldGap: undefined };
+}

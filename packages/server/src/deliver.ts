@@ -1,0 +1,112 @@
+/**
+ * Accepting envelopes (DESIGN 5): what Enqueue and BatchEnqueue have in common. Stored and fsynced first, then the pumps
+ * are woken, then the receipt is signed: once per request, over everyone who has it.
+ */
+import type { MessageInitShape } from '@bufbuild/protobuf';
+import { deliveryListHash, signReceipt } from '@quicprochat/core';
+import type { Delivery } from '@quicprochat/core';
+import type { ReceiptTermsSchema } from '@quicprochat/proto';
+import type { ServerContext } from './context.ts';
+import type { Call } from './handler.ts';
+import { alreadyExists, conflict, noSuchChannel } from './refusals.ts';
+import type { Address, Payload, RecipientResult, Target, TargetRefusal } from './store/store.ts';
+
+const EMPTY = new Uint8Array(0);
+
+export interface Submission {
+  readonly target: Target;
+  readonly channelId: Uint8Array | undefined;
+  readonly messageId: Uint8Array;
+  readonly data: Uint8Array;
+  readonly ttlSecs: number;
+  readonly ephemeral: boolean;
+}
+
+export interface Delivered {
+  readonly results: readonly RecipientResult[];
+  /** Empty when nobody has it on disk. */
+  readonly proof: Uint8Array;
+  readonly terms: MessageInitShape<typeof ReceiptTermsSchema> | undefined;
+}
+
+/** @throws RpcError when nobody could be addressed, or the message id is taken */
+export async function deliver(call: Call, submission: Submission): Promise<Delivered> {
+  if (submission.ephemeral) return deliverLive(call, submission);
+  const { server } = call;
+  const { target, channelId, messageId, data, ttlSecs } = submission;
+  const payload = { data, hash: server.crypto.hash('sha256', data) };
+  const nowMs = server.clock.wallMs();
+  const outcome = await server.store.enqueue(
+    { target, channelId, messageId, payload, ttlMs: ttlSecs * 1000, nowMs },
+    call.writes,
+  );
+  if (outcome.kind === 'already_exists') throw messageIdTaken();
+  if (outcome.kind !== 'enqueued') throw refusalOf(target, outcome);
+  server.live.wake(outcome.wake);
+  return { results: outcome.results, ...receiptFor(server, { channelId, messageId, payload, ...outcome }) };
+}
+
+/** Live subscribers only: no disk, no receipt, no promise. */
+async function deliverLive({ server }: Call, submission: Submission): Promise<Delivered> {
+  const { target, channelId, messageId, data } = submission;
+  const outcome = await server.store.resolveTarget(target, channelId);
+  if (outcome.kind !== 'resolved') throw refusalOf(target, outcome);
+  const acceptedAtMs = BigInt(server.clock.wallMs());
+  const envelope = { data, channelId: channelId ?? EMPTY, messageId, acceptedAtMs };
+  for (const address of outcome.addresses) {
+    for (const connection of server.live.connections(address)) connection.state.pump?.pushEphemeral(envelope);
+  }
+  const results = outcome.addresses.map((address) => ({ address, kind: 'queued', seq: 0 }) as const);
+  return { results, proof: EMPTY, terms: undefined };
+}
+
+export function messageIdTaken(): Error {
+  return alreadyExists('this message id was used for other bytes; the first ones stand', 'Draw another message id.');
+}
+
+// A sealed sender hears the same whether the channel or the token is wrong, so that channels cannot be probed.
+function refusalOf(target: Target, refusal: TargetRefusal): Error {
+  if (target.kind === 'sealed') {
+    return conflict('the send token is not in force', 'Catch up with the channel, then send with its newest token.');
+  }
+  return refusal.kind === 'stale_token' ? conflict('the send token is not in force') : noSuchChannel();
+}
+
+/** The server's receipt for what it has on disk (PROTOCOL 8). */
+export function receiptFor(
+  server: ServerContext,
+  accepted: {
+    readonly channelId: Uint8Array | undefined;
+    readonly messageId: Uint8Array;
+    readonly payload: Payload;
+    readonly results: readonly RecipientResult[];
+    readonly acceptedAtMs: number;
+    readonly expiresAtMs: number;
+  },
+): Pick<Delivered, 'proof' | 'terms'> {
+  const deliveries = accepted.results.flatMap(deliveryOf);
+  if (deliveries.length === 0) return { proof: EMPTY, terms: undefined };
+  const { acceptedAtMs, expiresAtMs } = accepted;
+  const proof = signReceipt(server.crypto, server.receiptKey.privateKey, {
+    origin: server.origin,
+    keyId: server.receiptKeyId,
+    channelId: accepted.channelId ?? EMPTY,
+    messageId: accepted.messageId,
+    payloadHash: accepted.payload.hash,
+    deliveriesHash: deliveryListHash(server.crypto, deliveries),
+    acceptedAtMs,
+    expiresAtMs,
+  });
+  const terms = {
+    keyId: server.receiptKeyId,
+    acceptedAtMs: BigInt(acceptedAtMs),
+    expiresAtMs: BigInt(expiresAtMs),
+  };
+  return { proof, terms };
+}
+
+function deliveryOf(result: RecipientResult): Delivery[] {
+  if (result.kind !== 'queued' && result.kind !== 'duplicate') return [];
+  const address: Address = result.address;
+  return [{ address, seq: BigInt(result.seq) }];
+}

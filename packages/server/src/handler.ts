@@ -1,0 +1,140 @@
+/**
+ * What surrounds every handler: who may call (`authorize`), the caller's session as a type, and what becomes of errors.
+ *
+ *   dispatcher → authorize → handler(call, request) → response | RpcError
+ *                                └ StoreError → unavailable | internal;  anything else → internal, with a reference
+ */
+import type { DescMessage, MessageInitShape, MessageShape } from '@bufbuild/protobuf';
+import { encodeHex } from '@quicprochat/crypto';
+import { Status } from '@quicprochat/proto';
+import { route, RpcError } from '@quicprochat/transport';
+import type { CallContext, MethodAuth, MethodDescriptor, Route } from '@quicprochat/transport';
+import type { ClientConnection, ConnectionState, DeviceSession, ServerContext } from './context.ts';
+import { forbidden, unauthenticated } from './refusals.ts';
+import { StoreError } from './store/store.ts';
+import type { WriteContext } from './store/store.ts';
+
+/** One call, for its handler. */
+export interface Call {
+  readonly server: ServerContext;
+  readonly connection: ClientConnection;
+  /** Goes with every write to the store. */
+  readonly writes: WriteContext;
+  /** Aborted when nobody waits for the answer any more. */
+  signal(): AbortSignal;
+}
+
+/** A call by a registered device. */
+export interface DeviceCall extends Call {
+  readonly session: DeviceSession;
+}
+
+/** Binds a handler to a server. */
+export type RouteMaker = (server: ServerContext) => Route<ConnectionState>;
+
+type Answer<O extends DescMessage> = MessageInitShape<O> | Promise<MessageInitShape<O>>;
+
+/** A handler for callers with or without a session. */
+export function handler<I extends DescMessage, O extends DescMessage>(
+  method: MethodDescriptor<I, O>,
+  run: (call: Call, request: MessageShape<I>) => Answer<O>,
+): RouteMaker {
+  return (server) => route(method, guarded(server, method, run));
+}
+
+/** A handler for registered devices. */
+export function deviceHandler<I extends DescMessage, O extends DescMessage>(
+  method: MethodDescriptor<I, O>,
+  run: (call: DeviceCall, request: MessageShape<I>) => Answer<O>,
+): RouteMaker {
+  return handler(method, (call, request) => {
+    const { session } = call.connection.state;
+    if (session?.kind !== 'device') throw noSession();
+    return run({ ...call, session }, request);
+  });
+}
+
+/** Whether this connection may call this method; runs before the request is decoded. */
+export function authorize(context: CallContext<ConnectionState>): void {
+  const { session } = context.connection.state;
+  const auth = context.method.auth as MethodAuth;
+  switch (auth) {
+    case 'anyone':
+      return;
+    case 'device-or-sealed':
+      // Without a session the handler wants a send token.
+      if (session === undefined || session.kind === 'device') return;
+      throw keysElsewhere();
+    case 'device':
+      if (session?.kind === 'device') return;
+      throw session === undefined ? noSession() : keysElsewhere();
+    case 'recovery':
+      if (session !== undefined) return;
+      throw noSession();
+    case 'admin':
+    case 'server':
+      throw forbidden('this server offers that to nobody');
+    default:
+      throw new Error(`no such auth rule: ${String(auth satisfies never)}`);
+  }
+}
+
+function noSession(): RpcError {
+  return unauthenticated('this connection has no session', 'Log in first.');
+}
+
+function keysElsewhere(): RpcError {
+  return forbidden(
+    'the password is right, but this device is not registered',
+    'Use the profile that holds the keys of this account.',
+  );
+}
+
+function guarded<I extends DescMessage, O extends DescMessage>(
+  server: ServerContext,
+  method: MethodDescriptor<I, O>,
+  run: (call: Call, request: MessageShape<I>) => Answer<O>,
+): (context: CallContext<ConnectionState>, request: MessageShape<I>) => Answer<O> {
+  return (context, request) => {
+    const { connection } = context;
+    const failed = (error: unknown): RpcError => asRpcError(server, method, connection, error);
+    try {
+      const answer = run(
+        { server, connection, writes: { fairnessKey: connection.id }, signal: () => context.signal },
+        request,
+      );
+      return answer instanceof Promise
+        ? answer.catch((error: unknown) => {
+            throw failed(error);
+          })
+        : answer;
+    } catch (error) {
+      throw failed(error);
+    }
+  };
+}
+
+function asRpcError(
+  server: ServerContext,
+  method: MethodDescriptor,
+  connection: ClientConnection,
+  error: unknown,
+): RpcError {
+  if (error instanceof RpcError) return error;
+  const reference = encodeHex(server.crypto.random(4));
+  const fields = { method: method.name, connection: connection.id, reference, err: error };
+  if (error instanceof StoreError && error.kind !== 'internal' && error.kind !== 'misuse') {
+    server.log.warn({ ...fields, store: error.kind }, 'the store could not serve a call');
+    return new RpcError(Status.UNAVAILABLE, STORE_WORDS[error.kind] ?? 'the server cannot read or write its data now', {
+      hint: 'Try again later; nothing was kept of this request.',
+      retryAfterMs: error.kind === 'unavailable' ? 500 : 30_000,
+    });
+  }
+  server.log.error(fields, 'a handler failed');
+  return new RpcError(Status.INTERNAL, `a fault of the server, recorded there under reference ${reference}`);
+}
+
+const STORE_WORDS: Record<string, string> = {
+  unavailable: 'the server is overloaded',
+  disk_full: 'the disk of the server is full',
+};

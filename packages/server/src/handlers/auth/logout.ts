@@ -1,0 +1,14 @@
+import { methods } from '@quicprochat/transport';
+import { handler } from '../../handler.ts';
+import { endSession } from '../../sessions.ts';
+
+/** Ends the device's session here and on its other connections, and with it every token it has. */
+export const logout = handler(methods.auth.logout, async ({ server, connection, writes }) => {
+  const { session } = connection.state;
+  if (session?.kind === 'device') {
+    await server.store.revokeSessions(session.address, writes);
+    for (const other of server.live.connections(session.address)) endSession(server, other);
+  }
+  endSession(server, connection);
+  return {};
+});

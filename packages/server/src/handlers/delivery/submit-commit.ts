@@ -1,0 +1,126 @@
+import { encodeAddress } from '@quicprochat/core';
+import { encodeHex } from '@quicprochat/crypto';
+import type { MessageInitShape } from '@bufbuild/protobuf';
+import type { PqRenewalDelivery, SubmitCommitResponseSchema, WelcomeDelivery } from '@quicprochat/proto';
+import { methods } from '@quicprochat/transport';
+import {
+  atMost,
+  channelId,
+  deviceAddress,
+  exactBytes,
+  identityKey,
+  messageId,
+  optionalBytes,
+  safeInteger,
+} from '../../checks.ts';
+import type { ServerContext } from '../../context.ts';
+import { messageIdTaken, receiptFor } from '../../deliver.ts';
+import { EnvelopeType, envelopeType, WRAP_BYTES, wrapFor } from '../../envelope-shape.ts';
+import { deviceHandler } from '../../handler.ts';
+import { toLogEntry, toRecipientResult } from '../../inbox-envelopes.ts';
+import { exhausted, forbidden, invalidArgument, noSuchChannel, notFound } from '../../refusals.ts';
+import type { Payload, SubmitCommit, SubmitCommitOutcome } from '../../store/store.ts';
+
+const HASH_BYTES = 32;
+const WELCOMES_MAX = 1_000;
+const DEVICES_MAX = 10_000;
+// It holds 32 bytes, sealed and padded to the smallest bucket.
+const PQ_RENEWAL_BYTES_MAX = 4_096;
+
+/** Appends iff `after` is the head: whoever comes second learns the head and tries again (THREATS 10, 32). */
+export const submitCommit = deviceHandler(methods.delivery.submitCommit, async (call, request) => {
+  const { server, session, writes } = call;
+  envelopeType(request.payload, EnvelopeType.group);
+  const commit: SubmitCommit = {
+    channelId: channelId(request.channelId),
+    submitter: session.address,
+    after: safeInteger(request.after, 'a position'),
+    messageId: messageId(request.messageId),
+    payload: payloadOf(server, request.payload),
+    welcomes: atMost(request.welcomes, WELCOMES_MAX, 'Welcomes').map((welcome) => welcomeOf(server, welcome)),
+    rosterRemove: atMost(request.rosterRemove, DEVICES_MAX, 'devices to remove').map(deviceAddress),
+    rosterAdd: atMost(request.rosterAdd, DEVICES_MAX, 'devices to add').map(deviceAddress),
+    sendTokenHash: optionalBytes(request.sendTokenHash, HASH_BYTES, 'the hash of a send token'),
+    pqRenewal: pqRenewalOf(request.pqRenewal),
+    adminsAdd: atMost(request.adminsAdd, DEVICES_MAX, 'administrators').map(identityKey),
+    adminsRemove: atMost(request.adminsRemove, DEVICES_MAX, 'administrators').map(identityKey),
+    nowMs: server.clock.wallMs(),
+  };
+  server.rates.take('commits', encodeHex(encodeAddress(session.address)));
+  const outcome = await server.store.submitCommit(commit, writes);
+  if (outcome.kind === 'accepted') server.live.wake(outcome.wake);
+  return answerOf(server, commit, outcome);
+});
+
+function payloadOf(server: ServerContext, data: Uint8Array): Payload {
+  return { data, hash: server.crypto.hash('sha256', data) };
+}
+
+function welcomeOf(server: ServerContext, welcome: WelcomeDelivery): SubmitCommit['welcomes'][number] {
+  const type = envelopeType(welcome.payload, EnvelopeType.direct, EnvelopeType.shared);
+  const recipients = atMost(welcome.recipients, DEVICES_MAX, 'recipients').map((recipient) => ({
+    address: deviceAddress(recipient.address),
+    wrap: wrapFor(type, recipient),
+  }));
+  if (recipients.length === 0) throw invalidArgument('a Welcome has no recipient');
+  if (type === EnvelopeType.direct && recipients.length > 1) {
+    throw invalidArgument('an envelope of type 01 is for one device');
+  }
+  return { messageId: messageId(welcome.messageId), payload: payloadOf(server, welcome.payload), recipients };
+}
+
+function pqRenewalOf(renewal: PqRenewalDelivery | undefined): SubmitCommit['pqRenewal'] {
+  if (renewal === undefined) return undefined;
+  envelopeType(renewal.envelope, EnvelopeType.shared);
+  if (renewal.envelope.length > PQ_RENEWAL_BYTES_MAX) {
+    throw invalidArgument(`a renewal has at most ${PQ_RENEWAL_BYTES_MAX} bytes`);
+  }
+  const wraps = atMost(renewal.recipients, DEVICES_MAX, 'recipients').map((recipient) => ({
+    address: deviceAddress(recipient.address),
+    wrap: exactBytes(recipient.wrap, WRAP_BYTES, 'a wrap'),
+  }));
+  return { envelope: renewal.envelope, wraps };
+}
+
+const INVALID: Record<(SubmitCommitOutcome & { kind: 'invalid' })['reason'], string> = {
+  stranger_in_direct_channel: 'a direct channel has devices of its two accounts only',
+  admins_of_direct_channel: 'both accounts administer a direct channel',
+  admin_not_on_roster: 'an administrator has a device on the roster',
+  welcome_not_on_roster: 'a Welcome is for a device on the roster',
+};
+
+function answerOf(
+  server: ServerContext,
+  commit: SubmitCommit,
+  outcome: SubmitCommitOutcome,
+): MessageInitShape<typeof SubmitCommitResponseSchema> {
+  switch (outcome.kind) {
+    case 'accepted': {
+      const { proof, terms } = receiptFor(server, { ...commit, ...outcome });
+      const value = {
+        entry: toLogEntry(outcome.entry),
+        deliveryProof: proof,
+        results: outcome.results.map(toRecipientResult),
+        ...(terms === undefined ? {} : { receipt: terms }),
+      };
+      return { outcome: { case: 'accepted', value } };
+    }
+    case 'conflict':
+      return { outcome: { case: 'conflict', value: { head: BigInt(outcome.head) } } };
+    case 'already_exists':
+      throw messageIdTaken();
+    case 'unknown_channel':
+    case 'not_member':
+      throw noSuchChannel();
+    case 'admin_required':
+      throw forbidden('only an administrator changes who is in this channel');
+    case 'last_admin':
+      throw forbidden('a channel keeps at least one administrator', 'Make somebody else administrator first.');
+    case 'unknown_device':
+      throw notFound('a device to add is not registered here');
+    case 'roster_full':
+      throw exhausted(`a channel has at most ${outcome.max} devices`);
+    case 'invalid':
+      throw invalidArgument(INVALID[outcome.reason]);
+  }
+}

@@ -1,0 +1,125 @@
+/**
+ * Live push of one inbox on one connection (DESIGN 5): read rows above the cursor, push, wait for drain, again. Writes
+ * only wake it, so there is no cut-over between what was stored and what arrives, no gap, no repeat, and no buffer of its
+ * own that could grow: what the peer does not read stays on disk.
+ */
+import { create, toBinary } from '@bufbuild/protobuf';
+import type { MessageInitShape } from '@bufbuild/protobuf';
+import { EnvelopesEventSchema, InboxGapEventSchema, PushEvent } from '@quicprochat/proto';
+import type { EnvelopeSchema } from '@quicprochat/proto';
+import { CloseCode } from '@quicprochat/transport';
+import type { ClientConnection, ServerContext } from './context.ts';
+import { toEnvelope, toInboxGap } from './inbox-envelopes.ts';
+import type { Address, InboxGap } from './store/store.ts';
+
+const ROWS_MAX = 64;
+const BYTES_MAX = 256 * 1024;
+
+export class InboxPump {
+  readonly #server: ServerContext;
+  readonly #connection: ClientConnection;
+  readonly #address: Address;
+  readonly #unlisten: () => void;
+  #cursor: number;
+  #running = false;
+  #again = false;
+  #blocked = false;
+  #stopped = false;
+  #toldLosses: number | undefined;
+
+  /** @param afterSeq the last position the device has stored */
+  constructor(server: ServerContext, connection: ClientConnection, address: Address, afterSeq: number) {
+    this.#server = server;
+    this.#connection = connection;
+    this.#address = address;
+    this.#cursor = afterSeq;
+    this.#unlisten = server.live.onWake(address, () => this.wake());
+  }
+
+  /** Looks into the inbox, now or as soon as the look in progress is over. */
+  wake(): void {
+    this.#again = true;
+    if (this.#running || this.#stopped) return;
+    this.#running = true;
+    void this.#run();
+  }
+
+  /** Nothing is pushed after this. */
+  stop(): void {
+    this.#stopped = true;
+    this.#unlisten();
+  }
+
+  /** Pushes what touches no disk, unless the peer is behind: then it is lost, as such envelopes may be. */
+  pushEphemeral(envelope: MessageInitShape<typeof EnvelopeSchema>): void {
+    if (this.#stopped || this.#blocked) return;
+    const event = create(EnvelopesEventSchema, { ephemeral: [envelope] });
+    this.#push(PushEvent.ENVELOPES, toBinary(EnvelopesEventSchema, event));
+    if (this.#blocked) this.wake();
+  }
+
+  async #run(): Promise<void> {
+    try {
+      while (this.#again && !this.#stopped) {
+        this.#again = false;
+        while (await this.#step());
+      }
+    } catch (error) {
+      this.stop();
+      this.#server.log.warn({ connection: this.#connection.id, err: error }, 'an inbox could not be read');
+      // The device comes back by itself and starts at its own cursor.
+      this.#connection.close(CloseCode.shutdown, 'the inbox cannot be read now');
+    } finally {
+      this.#running = false;
+    }
+  }
+
+  /** Pushes the next part; true when more was there. */
+  async #step(): Promise<boolean> {
+    if (!(await this.#room())) return false;
+    const read = await this.#server.store.readInbox({
+      address: this.#address,
+      afterSeq: this.#cursor,
+      maxRows: ROWS_MAX,
+      maxBytes: BYTES_MAX,
+    });
+    if (this.#stopped) return false;
+    if (read.kind === 'unknown_device') {
+      this.stop();
+      return false;
+    }
+    if (read.gap !== undefined) this.#tell(read.gap);
+    const last = read.rows.at(-1);
+    if (last !== undefined) {
+      const event = create(EnvelopesEventSchema, { envelopes: read.rows.map(toEnvelope) });
+      this.#push(PushEvent.ENVELOPES, toBinary(EnvelopesEventSchema, event));
+      this.#cursor = last.seq;
+    }
+    return (await this.#room()) && read.more;
+  }
+
+  /** Waits until the peer has taken what was pushed; false once there is nobody to push to. */
+  async #room(): Promise<boolean> {
+    if (this.#blocked) {
+      const alive = await this.#connection.drained();
+      this.#blocked = false;
+      if (!alive) this.stop();
+    }
+    return !this.#stopped;
+  }
+
+  // Told once here; it stands in the store until the device acknowledges something afterwards.
+  #tell(gap: InboxGap): void {
+    if (this.#toldLosses === gap.losses) return;
+    this.#toldLosses = gap.losses;
+    this.#connection.state.toldGap = gap;
+    this.#push(
+      PushEvent.INBOX_GAP,
+      toBinary(InboxGapEventSchema, create(InboxGapEventSchema, { gap: toInboxGap(gap) })),
+    );
+  }
+
+  #push(event: PushEvent, payload: Uint8Array): void {
+    if (!this.#connection.push(event, payload)) this.#blocked = true;
+  }
+}

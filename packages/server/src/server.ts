@@ -1,0 +1,143 @@
+/**
+ * The server without its surroundings: a store, secrets and a clock in; a dispatcher that takes connections out. What
+ * runs on Node around it is `server.node.ts`; tests run it over the in-memory binding.
+ */
+import { create, toBinary } from '@bufbuild/protobuf';
+import { opaqueServerPublicKey, receiptKeyId } from '@quicprochat/core';
+import { encodeHex, SignatureSchemeId } from '@quicprochat/crypto';
+import type { CryptoProvider } from '@quicprochat/crypto';
+import { PushEvent, ServerNoticeEventSchema } from '@quicprochat/proto';
+import { RpcServer } from '@quicprochat/transport';
+import type { Connection, ServerLimits } from '@quicprochat/transport';
+import { newConnectionState } from './context.ts';
+import type { ConnectionState, Log, ServerClock, ServerContext } from './context.ts';
+import { authorize } from './handler.ts';
+import { LiveDevices } from './live-devices.ts';
+import { RateLimits } from './rate-limits.ts';
+import type { RateSettings } from './rate-limits.ts';
+import { routes } from './routes.ts';
+import { endSession } from './sessions.ts';
+import type { Store, StoreLimits } from './store/store.ts';
+
+/** What a server is made of. */
+export interface ServerParts {
+  readonly crypto: CryptoProvider;
+  readonly store: Store;
+  readonly clock: ServerClock;
+  readonly log: Log;
+  readonly version: string;
+  readonly origin: string;
+  /** From `opaqueCreateSetup`, which `opaqueReady` precedes. */
+  readonly opaqueSetup: Uint8Array;
+  /** Ed25519. */
+  readonly receiptPrivateKey: Uint8Array;
+  readonly storeLimits: StoreLimits;
+  readonly rates: RateSettings;
+  readonly connectionLimits?: Partial<ServerLimits>;
+}
+
+export interface QuicprochatServer {
+  readonly origin: string;
+  /** Takes a connection over; give this to a listener. */
+  accept(connection: Connection): void;
+  /** Finishes the calls in flight and sends everyone away; what takes longer than `graceMs` is cut. */
+  drain(graceMs: number): Promise<void>;
+  readonly connections: number;
+}
+
+const PURGE_EVERY_MS = 60_000;
+const PURGE_ROUNDS_MAX = 200;
+const RECONNECT_AFTER_MS = 1_000;
+
+/** @throws Error when a secret is damaged */
+export function createServer(parts: ServerParts): QuicprochatServer {
+  const { crypto, clock, log, store } = parts;
+  const opaquePublicKey = opaqueServerPublicKey(parts.opaqueSetup);
+  if (opaquePublicKey === undefined) throw new Error('the OPAQUE server setup is damaged');
+  const publicKey = crypto.signature(SignatureSchemeId.Ed25519).publicKey(parts.receiptPrivateKey);
+  const leaving = new AbortController();
+  const logKey = crypto.random(32);
+  const server: ServerContext = {
+    crypto,
+    store,
+    clock,
+    log,
+    version: parts.version,
+    startedAtMs: clock.wallMs(),
+    origin: parts.origin,
+    opaqueSetup: parts.opaqueSetup,
+    opaquePublicKey,
+    receiptKey: { publicKey, privateKey: parts.receiptPrivateKey },
+    receiptKeyId: receiptKeyId(crypto, publicKey),
+    storeLimits: parts.storeLimits,
+    rates: new RateLimits(clock, parts.rates),
+    live: new LiveDevices(),
+    leaving: leaving.signal,
+    reference: (bytes) => encodeHex(crypto.hmac('sha256', logKey, bytes).subarray(0, 6)),
+  };
+  const rpc = new RpcServer<ConnectionState>({
+    routes: routes(server),
+    newState: newConnectionState,
+    authorize,
+    clock,
+    ...(parts.connectionLimits === undefined ? {} : { limits: parts.connectionLimits }),
+    onDisconnect: (connection, reason) => {
+      endSession(server, connection);
+      connection.state.logins.clear();
+      log.debug({ connection: connection.id, kind: reason.kind, code: reason.code }, 'connection ended');
+    },
+    onAnswered: (method, status, durationMs) => {
+      log.debug({ method: method?.name, status, durationMs: Math.round(durationMs * 1000) / 1000 }, 'answered');
+    },
+    onFault: (method, error) => {
+      log.error({ method: method.name, err: error }, 'an answer could not be encoded');
+    },
+  });
+  const stopPurging = purgeRegularly(server);
+
+  return {
+    origin: parts.origin,
+    accept: rpc.accept,
+    drain: async (graceMs) => {
+      stopPurging();
+      const notice = create(ServerNoticeEventSchema, { reconnectAfterMs: RECONNECT_AFTER_MS });
+      const payload = toBinary(ServerNoticeEventSchema, notice);
+      for (const connection of rpc.connections) {
+        connection.state.pump?.stop();
+        if (connection.state.session?.kind === 'device') connection.push(PushEvent.SERVER_NOTICE, payload);
+      }
+      leaving.abort();
+      await rpc.drain(graceMs);
+    },
+    get connections() {
+      return [...rpc.connections].length;
+    },
+  };
+}
+
+/** Removes what has expired, in small transactions so that nobody waits behind it. */
+function purgeRegularly(server: ServerContext): () => void {
+  const { clock, log, store } = server;
+  let stopped = false;
+  let timer: unknown;
+  const schedule = (): void => {
+    if (!stopped) timer = clock.setTimer(() => void purge(), PURGE_EVERY_MS);
+  };
+  const purge = async (): Promise<void> => {
+    try {
+      for (let round = 0; round < PURGE_ROUNDS_MAX; round++) {
+        const outcome = await store.purge(clock.wallMs());
+        server.live.wake(outcome.wake);
+        if (stopped || !outcome.more) break;
+      }
+    } catch (error) {
+      log.warn({ err: error }, 'expired rows could not be removed; trying again later');
+    }
+    schedule();
+  };
+  schedule();
+  return () => {
+    stopped = true;
+    clock.clearTimer(timer);
+  };
+}
