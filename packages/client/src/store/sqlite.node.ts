@@ -1,0 +1,184 @@
+/**
+ * The driver port on better-sqlite3-multiple-ciphers: SQLCipher format, raw key, WAL, synchronous=FULL (a rolled-back
+ * ratchet would reuse keys). The database is locked by SQLite itself: EXCLUSIVE locking and a write transaction at once,
+ * so that a second process is refused when it opens, not when it writes.
+ */
+import { Internal, Misuse } from '@quicprochat/core';
+import { encodeHex } from '@quicprochat/crypto';
+import Database from 'better-sqlite3-multiple-ciphers';
+import type { Driver, SqlRow, SqlValue, Statement, Synchronous } from './driver.ts';
+import { damaged, LocalStateError } from './local-state-error.ts';
+import { openStore, type Store } from './store.ts';
+
+export interface SqliteOptions {
+  /** 32 bytes. */
+  readonly key: Uint8Array;
+  /** Refuse to create the file. */
+  readonly mustExist?: boolean;
+}
+
+/**
+ * Opens an encrypted database file and takes it for this process. The caller creates the file with mode 0600 first.
+ * @throws LocalStateError `profile-in-use`, `profile-damaged` (also for a wrong key), `profile-unwritable`
+ */
+export function openSqlite(path: string, { key, mustExist = false }: SqliteOptions): Driver {
+  const database = guard(() => new Database(path, { timeout: 0, fileMustExist: mustExist }));
+  try {
+    guard(() => {
+      database.pragma(`cipher='sqlcipher'`);
+      database.pragma('legacy=4');
+      database.pragma(`key="x'${encodeHex(key)}'"`);
+      database.pragma('locking_mode=EXCLUSIVE');
+      database.pragma('journal_mode=WAL');
+      database.pragma('synchronous=FULL');
+      configure(database);
+      // Takes the lock, and reads: a wrong key shows here.
+      database.exec('BEGIN IMMEDIATE; SELECT count(*) FROM sqlite_schema; COMMIT');
+    });
+  } catch (error) {
+    database.close();
+    throw error;
+  }
+  return driverOf(database);
+}
+
+/** A database that keeps nothing, for tests and for `:memory:` profiles. */
+export function openMemorySqlite(): Driver {
+  const database = guard(() => new Database(':memory:'));
+  configure(database);
+  return driverOf(database);
+}
+
+/** A store that keeps nothing. */
+export function openMemoryStore(): Store {
+  return openStore(openMemorySqlite());
+}
+
+function configure(database: Database.Database): void {
+  database.pragma('foreign_keys=ON');
+  database.pragma('secure_delete=ON');
+  database.pragma('temp_store=MEMORY');
+  database.pragma('trusted_schema=OFF');
+  database.defaultSafeIntegers(true);
+}
+
+function driverOf(database: Database.Database): Driver {
+  const begin = database.prepare('BEGIN IMMEDIATE');
+  const commit = database.prepare('COMMIT');
+  let depth = 0;
+
+  function transaction<T>(body: () => Synchronous<T>): T {
+    const outer = depth === 0;
+    const savepoint = `level_${depth}`;
+    guard(() => (outer ? begin.run() : database.exec(`SAVEPOINT ${savepoint}`)));
+    depth++;
+    try {
+      const result: T = body();
+      if (isThenable(result)) throw new Misuse('a transaction body must not be async');
+      guard(() => (outer ? commit.run() : database.exec(`RELEASE ${savepoint}`)));
+      return result;
+    } catch (error) {
+      // SQLite may have rolled back by itself (disk full, I/O error).
+      if (database.open && database.inTransaction) {
+        guard(() => database.exec(outer ? 'ROLLBACK' : `ROLLBACK TO ${savepoint}; RELEASE ${savepoint}`));
+      }
+      throw error;
+    } finally {
+      depth--;
+    }
+  }
+
+  return {
+    exec(sql) {
+      guard(() => database.exec(sql));
+    },
+    prepare(sql) {
+      const statement = guard(() => database.prepare<SqlValue[], SqlRow>(sql));
+      return statementOf(statement);
+    },
+    transaction,
+    close() {
+      if (database.open) guard(() => database.close());
+    },
+  };
+}
+
+function statementOf(statement: Database.Statement<SqlValue[], SqlRow>): Statement {
+  return {
+    run(...values) {
+      const { changes, lastInsertRowid } = guard(() => statement.run(...values));
+      return { changes, lastInsertRowid: BigInt(lastInsertRowid) };
+    },
+    get(...values) {
+      const row = guard(() => statement.get(...values));
+      return row && withPlainBytes(row);
+    },
+    all: (...values) => guard(() => statement.all(...values)).map(withPlainBytes),
+  };
+}
+
+/** Buffer is a Uint8Array whose slice() does not copy: no portable code may meet one. */
+function withPlainBytes(row: SqlRow): SqlRow {
+  const out: Record<string, SqlValue> = {};
+  for (const [column, value] of Object.entries(row)) {
+    out[column] =
+      value instanceof Uint8Array ? new Uint8Array(value.buffer, value.byteOffset, value.byteLength) : value;
+  }
+  return out;
+}
+
+/** Runs a database call; what SQLite reports becomes an error of ours. */
+function guard<T>(call: () => T): T {
+  try {
+    return call();
+  } catch (error) {
+    throw translate(error);
+  }
+}
+
+function translate(error: unknown): unknown {
+  if (error instanceof Error && error.message.includes('directory does not exist'))
+    return unwritable('it does not exist', error);
+  if (!(error instanceof Database.SqliteError)) return error;
+  const code = error.code.replace(/^SQLITE_/, '');
+  const primary = code.split('_')[0];
+  switch (primary) {
+    case 'BUSY':
+    case 'LOCKED':
+      return new LocalStateError(
+        'profile-in-use',
+        'This profile is in use by another process.',
+        'Close the other program, or choose another profile with --state.',
+        { cause: error },
+      );
+    case 'NOTADB':
+    case 'CORRUPT':
+      return damaged("The profile's database is damaged or does not belong to its key.", error);
+    case 'FULL':
+      return unwritable('the disk is full', error);
+    case 'READONLY':
+    case 'PERM':
+    case 'AUTH':
+      return unwritable('it is read-only', error);
+    case 'CANTOPEN':
+      return unwritable('it cannot be opened', error);
+    case 'IOERR':
+      return unwritable(`the disk reports an error (${code})`, error);
+    default:
+      // Constraint, misuse, syntax: ours. SQLite's message names columns, never values.
+      return new Internal(`The profile's database refused an operation (${code}).`, '', { cause: error });
+  }
+}
+
+function unwritable(reason: string, cause: unknown): LocalStateError {
+  return new LocalStateError(
+    'profile-unwritable',
+    `The profile's database cannot be written: ${reason}.`,
+    'Free some space or repair the permissions of the profile folder, then try again; nothing was lost.',
+    { cause },
+  );
+}
+
+function isThenable(value: unknown): boolean {
+  return typeof value === 'object' && value !== null && 'then' in value && typeof value.then === 'function';
+}
