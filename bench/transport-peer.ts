@@ -1,0 +1,224 @@
+// The other side of the transport benchmark: a server process of either kind, and the bare client.
+import { createRequire } from 'node:module';
+import path from 'node:path';
+import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
+import { BytesValueSchema, EmptySchema } from '@bufbuild/protobuf/wkt';
+import { AckRequestSchema, AckResponseSchema } from '@quicprochat/proto';
+import {
+  FrameDecoder,
+  type MethodDescriptor,
+  RpcServer,
+  encodeRequestHeader,
+  encodeResponseHeader,
+  methods,
+  route,
+} from '@quicprochat/transport';
+import { listenQuic } from '@quicprochat/transport/quic';
+import type { TestCertificate } from '../packages/transport/src/testing/certificate.node.ts';
+
+/** `rpc` is ours; `bare` is the engine with our frames and messages alone. */
+export type ServerKind = 'rpc' | 'bare';
+
+export const BULK_METHOD: MethodDescriptor<typeof BytesValueSchema, typeof EmptySchema> = {
+  id: 0xffff,
+  name: 'bench.Bulk',
+  requestMax: 4 * 1024 * 1024,
+  responseMax: 16,
+  timeoutMs: 30_000,
+  idempotent: true,
+  stream: 'own',
+  auth: 'anyone',
+  input: BytesValueSchema,
+  output: EmptySchema,
+};
+
+/** A request of the size of most: an address, a channel, a number; about 76 bytes encoded. */
+export const ACK_REQUEST = {
+  recipientKey: new Uint8Array(32).fill(7),
+  channelId: new Uint8Array(16).fill(8),
+  deviceId: new Uint8Array(16).fill(9),
+  seqUpTo: 123_456n,
+};
+
+interface NativeEvent {
+  readonly eventType: number;
+  readonly connHandle: number;
+  readonly streamId: number;
+  readonly data?: Uint8Array;
+}
+
+interface NativeEngine {
+  ackEventBatch(count: number): void;
+  requestShutdown(): boolean;
+  joinWorker(): void;
+  listen(port: number, host: string): { port: number };
+  connect(address: string, serverName: string): void;
+  openStream(): number;
+  streamSend(...args: readonly unknown[]): { written: number };
+  close(code: number, reason: string): void;
+}
+
+type NativeClass = new (
+  options: object,
+  callback: (error: unknown, events: readonly NativeEvent[]) => void,
+) => NativeEngine;
+
+const require = createRequire(import.meta.url);
+const engineRoot = path.dirname(path.dirname(require.resolve('@currentspace/http3')));
+const native = require(path.join(engineRoot, 'index.js')) as {
+  NativeQuicServer: NativeClass;
+  NativeQuicClient: NativeClass;
+};
+
+const COMMON = { alpn: ['qpc'], runtimeMode: 'portable', fallbackPolicy: 'error' };
+const HANDSHAKE_DONE = 11;
+const SHUTDOWN_COMPLETE = 15;
+
+/** Frames written in one turn, sent in one go. */
+class Gather {
+  #buffer = new Uint8Array(1 << 20);
+  #used = 0;
+
+  add(head: Uint8Array, payload: Uint8Array): void {
+    this.#buffer.set(head, this.#used);
+    this.#buffer.set(payload, this.#used + head.length);
+    this.#used += head.length + payload.length;
+  }
+
+  send(write: (bytes: Uint8Array) => void): void {
+    if (this.#used > 0) write(this.#buffer.subarray(0, this.#used));
+    this.#used = 0;
+  }
+}
+
+/** The engine and nothing else, as the baseline's client. */
+export class BareClient {
+  readonly #engine: NativeEngine;
+  readonly #gather = new Gather();
+  readonly #head = new Uint8Array(10);
+  readonly #decoder: FrameDecoder;
+  #stream = 0;
+  #nextId = 0;
+  #again: () => boolean = () => false;
+  #pending = 0;
+  #idle: () => void = () => {};
+  #connected: () => void = () => {};
+  #stopped: () => void = () => {};
+
+  static async connect(port: number, { certificate }: TestCertificate): Promise<BareClient> {
+    const client = new BareClient(certificate);
+    await new Promise<void>((resolve) => {
+      client.#connected = resolve;
+      client.#engine.connect(`127.0.0.1:${port}`, 'localhost');
+    });
+    client.#stream = client.#engine.openStream();
+    return client;
+  }
+
+  private constructor(ca: Uint8Array) {
+    this.#decoder = new FrameDecoder('response', {
+      onHeader: () => 'take',
+      onFrame: (_status, _id, payload) => {
+        fromBinary(AckResponseSchema, payload);
+        if (this.#again()) this.#call();
+        else {
+          this.#pending -= 1;
+          if (this.#pending === 0) this.#idle();
+        }
+      },
+    });
+    this.#engine = new native.NativeQuicClient({ ...COMMON, ca }, (_error, events) => {
+      for (const event of events) {
+        if (event.eventType === HANDSHAKE_DONE) this.#connected();
+        else if (event.eventType === SHUTDOWN_COMPLETE) this.#stopped();
+        else if (event.data !== undefined && event.streamId === this.#stream) {
+          this.#decoder.push(event.data);
+        }
+      }
+      this.#flush();
+      this.#engine.ackEventBatch(events.length);
+    });
+  }
+
+  /** Keeps `inFlight` calls going; `answered` says whether another one follows. */
+  run(inFlight: number, answered: () => boolean): Promise<void> {
+    this.#again = answered;
+    this.#pending = inFlight;
+    return new Promise((resolve) => {
+      this.#idle = resolve;
+      for (let i = 0; i < inFlight; i += 1) this.#call();
+      this.#flush();
+    });
+  }
+
+  async close(): Promise<void> {
+    const stopped = new Promise<void>((resolve) => {
+      this.#stopped = resolve;
+    });
+    this.#engine.close(0, '');
+    this.#engine.requestShutdown();
+    await stopped;
+    setImmediate(() => this.#engine.joinWorker());
+  }
+
+  #call(): void {
+    const payload = toBinary(AckRequestSchema, create(AckRequestSchema, ACK_REQUEST));
+    this.#nextId = (this.#nextId + 1) >>> 0;
+    this.#gather.add(encodeRequestHeader(this.#head, methods.delivery.ack.id, this.#nextId, payload.length), payload);
+  }
+
+  #flush(): void {
+    this.#gather.send((bytes) => this.#engine.streamSend(this.#stream, bytes, false));
+  }
+}
+
+function serveBare({ certificate, privateKey }: TestCertificate): Promise<number> {
+  const head = new Uint8Array(9);
+  const streams = new Map<string, { decoder: FrameDecoder; gather: Gather }>();
+  const accept = (): { decoder: FrameDecoder; gather: Gather } => {
+    const gather = new Gather();
+    const decoder = new FrameDecoder('request', {
+      onHeader: () => 'take',
+      onFrame: (_method, id, payload) => {
+        fromBinary(AckRequestSchema, payload);
+        const answer = toBinary(AckResponseSchema, create(AckResponseSchema, { removed: 1 }));
+        gather.add(encodeResponseHeader(head, 0, id, answer.length), answer);
+      },
+    });
+    return { decoder, gather };
+  };
+  const options = { ...COMMON, cert: certificate, key: privateKey, clientAuth: 'none', disableRetry: false };
+  const engine = new native.NativeQuicServer(options, (_error, events) => {
+    for (const event of events) {
+      if (event.data === undefined) continue;
+      const key = `${event.connHandle}/${event.streamId}`;
+      let stream = streams.get(key);
+      if (stream === undefined) {
+        stream = accept();
+        streams.set(key, stream);
+      }
+      stream.decoder.push(event.data);
+      stream.gather.send((bytes) => engine.streamSend(event.connHandle, event.streamId, bytes, false));
+    }
+    engine.ackEventBatch(events.length);
+  });
+  return Promise.resolve(engine.listen(0, '127.0.0.1').port);
+}
+
+async function serveRpc({ certificate, privateKey }: TestCertificate): Promise<number> {
+  const server = new RpcServer<null>({
+    newState: () => null,
+    authorize: () => {},
+    routes: [route(methods.delivery.ack, () => ({ removed: 1 })), route(BULK_METHOD, () => ({}))],
+  });
+  const listener = await listenQuic({ host: '127.0.0.1', port: 0, certificate, privateKey }, server.accept);
+  return listener.address.port;
+}
+
+if (process.argv[1] === import.meta.filename) {
+  process.once('message', (certificate: TestCertificate) => {
+    const started = process.argv[2] === 'bare' ? serveBare(certificate) : serveRpc(certificate);
+    void started.then((port) => process.send?.(port));
+  });
+  process.on('disconnect', () => process.exit());
+}
