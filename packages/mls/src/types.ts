@@ -168,6 +168,12 @@ export interface MlsContext {
   /** Seconds since 1970. */
   readonly now: number;
   readonly hooks?: MlsHooks;
+  /**
+   * Also refuse expired leaves that others committed or that stand in a tree one joins. Off by default: members' clocks
+   * differ, and what one member refuses and another accepts splits the group. One's own choices (`verifyKeyPackage`,
+   * Adds one makes) are always checked.
+   */
+  readonly checkReceivedLifetimes?: boolean;
 }
 
 export type Verdict = { readonly kind: 'accept' } | { readonly kind: 'reject'; readonly reason: string };
@@ -176,7 +182,8 @@ export interface MlsHooks {
   /**
    * The application's authentication service (RFC 9420 section 5.3.1): is this credential, with this signature key and
    * these leaf extensions, who it claims to be? Asked for every member when joining, and for each leaf that an Add, an
-   * Update or a commit's path brings in. Without it every credential is accepted.
+   * Update or a commit's path brings in. Without it every credential is accepted. It must answer alike for all members
+   * of a group, so not depend on time or network.
    */
   validateMember?(member: Member, reason: 'join' | 'add' | 'update' | 'commit'): Verdict;
   /** Pure policy over a commit. Called with equal arguments for its sender and every receiver. */
@@ -259,8 +266,8 @@ export interface KeyPackageParameters {
   readonly signatureKeyPair: KeyPair;
   /** Default: from an hour ago to 84 days ahead. */
   readonly lifetime?: Lifetime;
-  /** Default: every suite in the table, and the types of the extensions given here. */
-  readonly capabilities?: Capabilities;
+  /** Lists left out get defaults; the types of extensions and credential given here are always added. */
+  readonly capabilities?: Partial<Capabilities>;
   readonly extensions?: readonly Extension[];
   readonly leafNodeExtensions?: readonly Extension[];
 }
@@ -292,7 +299,7 @@ export interface CreateGroupParameters {
   readonly groupId: Uint8Array;
   readonly credential: Credential;
   readonly signatureKeyPair: KeyPair;
-  readonly capabilities?: Capabilities;
+  readonly capabilities?: Partial<Capabilities>;
   readonly lifetime?: Lifetime;
   readonly leafNodeExtensions?: readonly Extension[];
   /** GroupContext extensions. */

@@ -52,6 +52,11 @@ export const validationRules = {
   padding: { number: 11, section: '6.3.1', text: 'The padding of a PrivateMessage is all zero.' },
   senderType: { number: 605, section: '6.1', text: 'The sender type may send this content, and the group allows it.' },
   generationUsed: { number: 901, section: '9.1', text: 'The key of this generation has not been used or dropped.' },
+  ownGeneration: {
+    number: 903,
+    section: '9.1',
+    text: 'A message that names ourselves as its sender has a generation we have sent.',
+  },
   generationAhead: { number: 902, section: '9.1', text: 'The generation is at most skipAheadMax ahead.' },
 
   // Leaf nodes and KeyPackages
@@ -185,15 +190,6 @@ export const validationRules = {
     text: 'Every proposal a commit refers to has been received in this epoch, and is referred to once.',
   },
   commitPolicy: { number: 12403, section: 'API', text: 'The application accepts the commit (validateCommit).' },
-  externalInitPresent: { number: 240, section: '12.2', text: 'An external commit has an ExternalInit.' },
-  externalInitOnce: { number: 241, section: '12.2', text: 'An external commit has one ExternalInit only.' },
-  externalCommitProposals: {
-    number: 242,
-    section: '12.2',
-    text: 'An external commit has ExternalInit, Remove and PreSharedKey proposals only.',
-  },
-  externalCommitReference: { number: 244, section: '12.2', text: 'An external commit has no proposals by reference.' },
-  externalCommitPath: { number: 245, section: '12.4.3.2', text: 'An external commit has a path.' },
 
   // Trees
   treeTrailingBlank: { number: 300, section: '12.4.3.3', text: 'A ratchet_tree does not end in a blank node.' },

@@ -1,0 +1,269 @@
+/**
+ * The cipher suites (RFC 9420 section 17.1) as a table, and what a suite does with labels (section 5): ExpandWithLabel,
+ * DeriveSecret, RefHash, SignWithLabel, EncryptWithLabel. Everything above this file is the same for all suites.
+ */
+import {
+  type Aead,
+  AeadId,
+  CryptoError,
+  type CryptoProvider,
+  createHpke,
+  EMPTY,
+  encodeUtf8,
+  type HashName,
+  hashOfKdf,
+  type Hpke,
+  KdfId,
+  type Kem,
+  KemId,
+  type KeyPair,
+  type SignatureScheme,
+  SignatureSchemeId,
+} from '@quicprochat/crypto';
+import { Writer } from './codec.ts';
+import { MlsUsageError, violated } from './errors.ts';
+
+export interface CipherSuite {
+  readonly id: number;
+  readonly name: string;
+  readonly kem: KemId;
+  readonly kdf: KdfId;
+  readonly aead: AeadId;
+  readonly signature: SignatureSchemeId;
+}
+
+/**
+ * The post-quantum suites of draft-ietf-mls-pq-ciphersuites have no code points yet; these two are in the private range
+ * and stand here only.
+ */
+export const CipherSuiteId = {
+  MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519: 0x0001,
+  MLS_128_DHKEMP256_AES128GCM_SHA256_P256: 0x0002,
+  MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519: 0x0003,
+  MLS_256_DHKEMP521_AES256GCM_SHA512_P521: 0x0005,
+  MLS_256_DHKEMP384_AES256GCM_SHA384_P384: 0x0007,
+  MLS_128_MLKEM768X25519_AES256GCM_SHA384_Ed25519: 0xf0a1,
+  MLS_128_MLKEM768X25519_AES128GCM_SHA256_Ed25519: 0xf0a2,
+} as const;
+
+const K = KemId;
+const H = KdfId;
+const A = AeadId;
+const S = SignatureSchemeId;
+
+export const cipherSuites: readonly CipherSuite[] = (
+  [
+    ['MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519', K.X25519HkdfSha256, H.HkdfSha256, A.Aes128Gcm, S.Ed25519],
+    ['MLS_128_DHKEMP256_AES128GCM_SHA256_P256', K.P256HkdfSha256, H.HkdfSha256, A.Aes128Gcm, S.EcdsaP256Sha256],
+    [
+      'MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519',
+      K.X25519HkdfSha256,
+      H.HkdfSha256,
+      A.ChaCha20Poly1305,
+      S.Ed25519,
+    ],
+    ['MLS_256_DHKEMP521_AES256GCM_SHA512_P521', K.P521HkdfSha512, H.HkdfSha512, A.Aes256Gcm, S.EcdsaP521Sha512],
+    ['MLS_256_DHKEMP384_AES256GCM_SHA384_P384', K.P384HkdfSha384, H.HkdfSha384, A.Aes256Gcm, S.EcdsaP384Sha384],
+    ['MLS_128_MLKEM768X25519_AES256GCM_SHA384_Ed25519', K.XWing, H.HkdfSha384, A.Aes256Gcm, S.Ed25519],
+    ['MLS_128_MLKEM768X25519_AES128GCM_SHA256_Ed25519', K.XWing, H.HkdfSha256, A.Aes128Gcm, S.Ed25519],
+  ] as const
+).map(([name, kem, kdf, aead, signature]) => ({ id: CipherSuiteId[name], name, kem, kdf, aead, signature }));
+
+/** A suite at work on one crypto provider. */
+export interface Suite {
+  readonly id: number;
+  readonly crypto: CryptoProvider;
+  readonly hash: HashName;
+  /** KDF.Nh, which is also the hash length. */
+  readonly hashLength: number;
+  readonly kem: Kem;
+  readonly hpke: Hpke;
+  readonly aead: Aead;
+  readonly signature: SignatureScheme;
+  /** Expanded labels by name and length, and the context of an HPKE label; all public. */
+  readonly labels: Map<string, Uint8Array>;
+}
+
+const suites = new WeakMap<CryptoProvider, Map<number, Suite>>();
+
+/** The suite, or undefined when the table does not have it. */
+export function findSuite(crypto: CryptoProvider, id: number): Suite | undefined {
+  let known = suites.get(crypto);
+  if (known === undefined) suites.set(crypto, (known = new Map()));
+  let suite = known.get(id);
+  if (suite === undefined) {
+    const entry = cipherSuites.find((each) => each.id === id);
+    if (entry === undefined) return undefined;
+    const hash = hashOfKdf(entry.kdf);
+    const hpke = createHpke(crypto, entry);
+    suite = {
+      id,
+      crypto,
+      hash,
+      hashLength: crypto.hashLength(hash),
+      kem: hpke.kem,
+      hpke,
+      aead: crypto.aead(entry.aead),
+      signature: crypto.signature(entry.signature),
+      labels: new Map(),
+    };
+    known.set(id, suite);
+  }
+  return suite;
+}
+
+/** @throws MlsUsageError for a suite the table does not have. */
+export function suiteOf(crypto: CryptoProvider, id: number): Suite {
+  return findSuite(crypto, id) ?? unknownSuite(id);
+}
+
+function unknownSuite(id: number): never {
+  throw new MlsUsageError(`unknown cipher suite ${id}`);
+}
+
+const PREFIX = 'MLS 1.0 ';
+
+/** uint16 length ‖ label<V>, the constant part of KDFLabel. */
+function kdfLabel(suite: Suite, label: string, length: number): Uint8Array {
+  const key = `${length} ${label}`;
+  let bytes = suite.labels.get(key);
+  if (bytes === undefined) {
+    bytes = new Writer()
+      .u16(length)
+      .opaque(encodeUtf8(PREFIX + label))
+      .finish();
+    if (suite.labels.size < 256) suite.labels.set(key, bytes);
+  }
+  return bytes;
+}
+
+export function expandWithLabel(
+  suite: Suite,
+  secret: Uint8Array,
+  label: string,
+  context: Uint8Array,
+  length: number,
+): Uint8Array {
+  const prefix = kdfLabel(suite, label, length);
+  const info = new Writer(prefix.length + context.length + 4).bytes(prefix).opaque(context).finish();
+  return suite.crypto.hkdfExpand(suite.hash, secret, info, length);
+}
+
+export function deriveSecret(suite: Suite, secret: Uint8Array, label: string): Uint8Array {
+  return expandWithLabel(suite, secret, label, EMPTY, suite.hashLength);
+}
+
+export function deriveTreeSecret(
+  suite: Suite,
+  secret: Uint8Array,
+  label: string,
+  generation: number,
+  length: number,
+): Uint8Array {
+  const prefix = kdfLabel(suite, label, length);
+  const info = new Uint8Array(prefix.length + 5);
+  info.set(prefix);
+  let at = prefix.length;
+  info[at++] = 4;
+  info[at++] = generation >>> 24;
+  info[at++] = generation >>> 16;
+  info[at++] = generation >>> 8;
+  info[at] = generation;
+  return suite.crypto.hkdfExpand(suite.hash, secret, info, length);
+}
+
+export function hash(suite: Suite, data: Uint8Array): Uint8Array {
+  return suite.crypto.hash(suite.hash, data);
+}
+
+export function mac(suite: Suite, key: Uint8Array, data: Uint8Array): Uint8Array {
+  return suite.crypto.hmac(suite.hash, key, data);
+}
+
+export function refHash(suite: Suite, label: string, value: Uint8Array): Uint8Array {
+  return hash(suite, new Writer(value.length + 64).opaque(encodeUtf8(label)).opaque(value).finish());
+}
+
+function signContent(label: string, content: Uint8Array): Uint8Array {
+  return new Writer(content.length + 48)
+    .opaque(encodeUtf8(PREFIX + label))
+    .opaque(content)
+    .finish();
+}
+
+export function signWithLabel(suite: Suite, privateKey: Uint8Array, label: string, content: Uint8Array): Uint8Array {
+  return suite.signature.sign(privateKey, signContent(label, content));
+}
+
+export function verifyWithLabel(
+  suite: Suite,
+  publicKey: Uint8Array,
+  label: string,
+  content: Uint8Array,
+  signature: Uint8Array,
+): boolean {
+  return suite.signature.verify(publicKey, signContent(label, content), signature);
+}
+
+export interface HpkeCiphertext {
+  readonly kemOutput: Uint8Array;
+  readonly ciphertext: Uint8Array;
+}
+
+/** @throws RuleViolation `leafKeysValid` when nothing can be encrypted to this key. */
+export function encryptWithLabel(
+  suite: Suite,
+  publicKey: Uint8Array,
+  label: string,
+  context: Uint8Array,
+  plaintext: Uint8Array,
+): HpkeCiphertext {
+  try {
+    const { enc, ciphertext } = suite.hpke.sealBase(publicKey, signContent(label, context), EMPTY, plaintext);
+    return { kemOutput: enc, ciphertext };
+  } catch (error) {
+    if (error instanceof CryptoError) violated('leafKeysValid');
+    throw error;
+  }
+}
+
+export function decryptWithLabel(
+  suite: Suite,
+  privateKey: Uint8Array,
+  label: string,
+  context: Uint8Array,
+  { kemOutput, ciphertext }: HpkeCiphertext,
+): Uint8Array | undefined {
+  return suite.hpke.openBase(privateKey, kemOutput, signContent(label, context), EMPTY, ciphertext);
+}
+
+export function freshKemKeyPair(suite: Suite, random: (length: number) => Uint8Array): KeyPair {
+  const ikm = random(Math.max(suite.kem.privateKeyLength, suite.hashLength));
+  const pair = suite.kem.deriveKeyPair(ikm);
+  suite.crypto.wipe(ikm);
+  return pair;
+}
+
+/** The u-coordinates of small order on Curve25519, high bit cleared: a shared secret with them is zero. */
+const X25519_SMALL_ORDER = [
+  '0000000000000000000000000000000000000000000000000000000000000000',
+  '0100000000000000000000000000000000000000000000000000000000000000',
+  'e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800',
+  '5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157',
+  'ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f',
+  'edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f',
+  'eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f',
+].map((hex) => Uint8Array.from(hex.match(/../g)!, (pair) => Number.parseInt(pair, 16)));
+
+/** Whether a KEM public key has the right form, as far as can be told without using it. */
+export function isKemPublicKey(suite: Suite, key: Uint8Array): boolean {
+  if (key.length !== suite.kem.publicKeyLength) return false;
+  if (suite.kem.id !== KemId.X25519HkdfSha256 && suite.kem.id !== KemId.XWing) return true;
+  const at = key.length - 32;
+  const last = key[key.length - 1]! & 0x7f;
+  return !X25519_SMALL_ORDER.some((point) => {
+    if (point[31] !== last) return false;
+    for (let i = 0; i < 31; i++) if (point[i] !== key[at + i]) return false;
+    return true;
+  });
+}

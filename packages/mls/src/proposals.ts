@@ -1,0 +1,355 @@
+/**
+ * Lists of proposals (RFC 9420 sections 12.1–12.3): is each valid by itself, are they valid together, and what do they
+ * make of tree and extensions. Sender and receiver of a commit call the same `evaluateProposals`.
+ */
+import { encodeHex, equal } from '@quicprochat/crypto';
+import type { Suite } from './cipher-suites.ts';
+import { encode } from './codec.ts';
+import { demand, violated } from './errors.ts';
+import type { CachedProposal, GroupState } from './group-state.ts';
+import type { PskWithId } from './key-schedule.ts';
+import {
+  askForMember,
+  checkGroupExtensions,
+  checkKeyPackage,
+  checkLeafNode,
+  checkLifetime,
+  meets,
+  requirements,
+} from './leaf-node.ts';
+import {
+  addLeaf,
+  duplicate,
+  editTree,
+  findEncryptionKey,
+  findSignatureKey,
+  leafAt,
+  occupiedLeaves,
+  removeLeaf,
+  type TreeEditor,
+  truncate,
+  updateLeaf,
+} from './ratchet-tree.ts';
+import { writePreSharedKeyId } from './structures.ts';
+import { nodeOfLeaf } from './tree-math.ts';
+import { validateCredentialSupport } from './tree-validation.ts';
+import {
+  type Extension,
+  type KeyPackage,
+  type LeafIndex,
+  type LeafNode,
+  type MlsContext,
+  type PreSharedKeyId,
+  type Proposal,
+  ProtocolVersion,
+  ResumptionPskUsage,
+  type Sender,
+} from './types.ts';
+
+export interface CommittedProposal {
+  readonly proposal: Proposal;
+  readonly sender: Sender;
+  /** Set when it is committed by reference; it was then checked by itself when it arrived. */
+  readonly cached: CachedProposal | undefined;
+}
+
+/** The group after the proposals, before the commit's path. */
+export interface Evaluation {
+  readonly tree: TreeEditor;
+  readonly extensions: readonly Extension[];
+  readonly added: readonly { readonly leafIndex: LeafIndex; readonly keyPackage: KeyPackage }[];
+  readonly removed: readonly LeafIndex[];
+  readonly updated: readonly LeafIndex[];
+  readonly psks: readonly PskWithId[];
+  readonly extensionsChanged: boolean;
+  readonly pathRequired: boolean;
+  readonly reInit: boolean;
+}
+
+// ---- A proposal by itself (section 12.1) ----------------------------------------------------------------------------
+
+/** Everything that can be said of a proposal before it is known which others it is committed with. */
+export function checkProposal(
+  context: MlsContext,
+  suite: Suite,
+  state: GroupState,
+  proposal: Proposal,
+  sender: Sender,
+): void {
+  switch (proposal.kind) {
+    case 'add':
+      checkKeyPackage(suite, proposal.keyPackage);
+      if (context.checkReceivedLifetimes) checkLifetime(proposal.keyPackage.leafNode, context.now);
+      break;
+    case 'update': {
+      // ValSem112
+      if (sender.kind !== 'member') return violated('updateSender');
+      const { leafIndex } = sender;
+      checkLeafNode(suite, proposal.leafNode, {
+        source: 'update',
+        groupId: state.core.context.groupId,
+        leafIndex,
+      });
+      const current = leafAt(state.tree, leafIndex) ?? violated('senderMember');
+      demand(!equal(proposal.leafNode.encryptionKey, current.encryptionKey), 'leafKeyReplaced');
+      break;
+    }
+    case 'remove':
+      // ValSem108
+      demand(leafAt(state.tree, proposal.removed) !== undefined, 'removeMember');
+      break;
+    case 'preSharedKey':
+      checkPskId(suite, proposal.psk);
+      break;
+    case 'reInit':
+      demand(proposal.version >= ProtocolVersion.Mls10, 'reInitVersion');
+      break;
+    case 'externalInit':
+      violated('externalInitMember');
+      break;
+    case 'groupContextExtensions':
+      checkGroupExtensions(proposal.extensions);
+  }
+}
+
+function checkPskId(suite: Suite, id: PreSharedKeyId): void {
+  // ValSem401, ValSem402
+  demand(id.pskNonce.length === suite.hashLength, 'pskNonce');
+  demand(id.kind === 'external' || id.usage === ResumptionPskUsage.Application, 'pskType');
+}
+
+// ---- Proposals together (sections 12.2, 12.3) -----------------------------------------------------------------------
+
+export function evaluateProposals(
+  context: MlsContext,
+  suite: Suite,
+  state: GroupState,
+  proposals: readonly CommittedProposal[],
+  committer: LeafIndex,
+): Evaluation {
+  for (const { proposal, sender, cached } of proposals) {
+    if (cached === undefined) checkProposal(context, suite, state, proposal, sender);
+  }
+  checkList(proposals, committer);
+
+  const newExtensions = proposals.find(({ proposal }) => proposal.kind === 'groupContextExtensions')?.proposal;
+  const extensions =
+    newExtensions?.kind === 'groupContextExtensions' ? newExtensions.extensions : state.core.context.extensions;
+  const required = requirements(extensions);
+  const tree = editTree(state.tree);
+
+  // Section 12.3: first updates, then removes, then adds in their order.
+  const updated = applyUpdates(proposals, tree);
+  for (const leaf of updated) {
+    demand(meets(tree.leaves[leaf]!.capabilities, required), 'updateCapabilities');
+  }
+  const removed: LeafIndex[] = [];
+  for (const { proposal } of proposals) {
+    if (proposal.kind !== 'remove') continue;
+    removeLeaf(tree, proposal.removed);
+    removed.push(proposal.removed);
+  }
+  truncate(tree);
+  checkUpdatedKeys(tree, updated);
+
+  const added = applyAdds(proposals, tree);
+  for (const { keyPackage } of added) {
+    demand(meets(keyPackage.leafNode.capabilities, required), 'addCapabilities');
+  }
+  if (newExtensions !== undefined) {
+    for (const [, leaf] of occupiedLeaves(tree)) demand(meets(leaf.capabilities, required), 'extensionsSupported');
+  }
+  const changed: LeafNode[] = [
+    ...updated.map((leaf) => tree.leaves[leaf]!),
+    ...added.map(({ keyPackage }) => keyPackage.leafNode),
+  ];
+  if (changed.length > 0) validateCredentialSupport(tree, changed);
+  for (const leaf of updated) askForMember(context, leaf, tree.leaves[leaf]!, 'update');
+  for (const { leafIndex, keyPackage } of added) askForMember(context, leafIndex, keyPackage.leafNode, 'add');
+
+  return {
+    tree,
+    extensions,
+    added,
+    removed,
+    updated,
+    psks: findPsks(context, state, proposals),
+    extensionsChanged: newExtensions !== undefined,
+    pathRequired: proposals.length === 0 || proposals.some(({ proposal }) => requiresPath(proposal)),
+    reInit: proposals.some(({ proposal }) => proposal.kind === 'reInit'),
+  };
+}
+
+export function requiresPath(proposal: Proposal): boolean {
+  return proposal.kind !== 'add' && proposal.kind !== 'preSharedKey' && proposal.kind !== 'reInit';
+}
+
+function checkList(proposals: readonly CommittedProposal[], committer: LeafIndex): void {
+  const touched = new Set<number>();
+  const psks: Uint8Array[] = [];
+  let extensionsSeen = 0;
+  let reInits = 0;
+  for (const { proposal, sender } of proposals) {
+    switch (proposal.kind) {
+      case 'update':
+        // ValSem112, ValSem111, ValSem107
+        if (sender.kind !== 'member') return violated('updateSender');
+        demand(sender.leafIndex !== committer, 'updateByCommitter');
+        demand(!touched.has(sender.leafIndex), 'removeUnique');
+        touched.add(sender.leafIndex);
+        break;
+      case 'remove':
+        // ValSem200, ValSem107
+        demand(proposal.removed !== committer, 'removeCommitter');
+        demand(!touched.has(proposal.removed), 'removeUnique');
+        touched.add(proposal.removed);
+        break;
+      case 'preSharedKey':
+        psks.push(encode(writePreSharedKeyId, proposal.psk));
+        break;
+      case 'groupContextExtensions':
+        extensionsSeen++;
+        break;
+      case 'reInit':
+        reInits++;
+        break;
+      case 'externalInit':
+        violated('externalInitMember');
+    }
+  }
+  // ValSem403, ValSem208
+  demand(duplicate(psks) === undefined, 'pskUnique');
+  demand(extensionsSeen <= 1, 'extensionsOnce');
+  demand(reInits === 0 || proposals.length === 1, 'reInitAlone');
+}
+
+function applyUpdates(proposals: readonly CommittedProposal[], tree: TreeEditor): LeafIndex[] {
+  const updated: LeafIndex[] = [];
+  for (const { proposal, sender } of proposals) {
+    if (proposal.kind !== 'update' || sender.kind !== 'member') continue;
+    updateLeaf(tree, sender.leafIndex, proposal.leafNode);
+    updated.push(sender.leafIndex);
+  }
+  return updated;
+}
+
+/** ValSem110 and its like for signature keys, among all updates and everything they leave in the tree. */
+function checkUpdatedKeys(tree: TreeEditor, updated: readonly LeafIndex[]): void {
+  if (updated.length === 0) return;
+  const leaves = updated.map((leaf) => tree.leaves[leaf]!);
+  const encryptionKeys = leaves.map((leaf) => leaf.encryptionKey);
+  const signatureKeys = leaves.map((leaf) => leaf.signatureKey);
+  const nodes = new Set<number>(updated.map(nodeOfLeaf));
+  demand(duplicate(encryptionKeys) === undefined, 'updateEncryptionKeyUnique');
+  demand(findEncryptionKey(tree, encryptionKeys, nodes) === undefined, 'updateEncryptionKeyUnique');
+  demand(duplicate(signatureKeys) === undefined, 'updateSignatureKeyUnique');
+  demand(findSignatureKey(tree, signatureKeys, new Set(updated)) === undefined, 'updateSignatureKeyUnique');
+}
+
+function applyAdds(
+  proposals: readonly CommittedProposal[],
+  tree: TreeEditor,
+): { leafIndex: LeafIndex; keyPackage: KeyPackage }[] {
+  const keyPackages: KeyPackage[] = [];
+  for (const { proposal } of proposals) if (proposal.kind === 'add') keyPackages.push(proposal.keyPackage);
+  if (keyPackages.length === 0) return [];
+  const signatureKeys = keyPackages.map((each) => each.leafNode.signatureKey);
+  const encryptionKeys = keyPackages.map((each) => each.leafNode.encryptionKey);
+  // ValSem101, ValSem102, ValSem103
+  demand(duplicate(signatureKeys) === undefined, 'addSignatureKeyUnique');
+  demand(findSignatureKey(tree, signatureKeys) === undefined, 'addSignatureKeyUnique');
+  demand(duplicate(keyPackages.map((each) => each.initKey)) === undefined, 'addInitKeyUnique');
+  demand(duplicate(encryptionKeys) === undefined, 'addEncryptionKeyUnique');
+  demand(findEncryptionKey(tree, encryptionKeys) === undefined, 'addEncryptionKeyUnique');
+  let searchFrom = 0;
+  return keyPackages.map((keyPackage) => {
+    const leafIndex = addLeaf(tree, keyPackage.leafNode, searchFrom);
+    searchFrom = leafIndex + 1;
+    return { leafIndex, keyPackage };
+  });
+}
+
+// ---- Pre-shared keys (section 8.4) ----------------------------------------------------------------------------------
+
+function findPsks(context: MlsContext, state: GroupState, proposals: readonly CommittedProposal[]): PskWithId[] {
+  const psks: PskWithId[] = [];
+  for (const { proposal } of proposals) {
+    if (proposal.kind !== 'preSharedKey') continue;
+    psks.push({ id: proposal.psk, psk: findPsk(context, proposal.psk, state) ?? violated('pskAvailable') });
+  }
+  return psks;
+}
+
+/** @param state the group at work, whose own resumption PSKs are at hand; undefined while joining */
+export function findPsk(
+  context: MlsContext,
+  id: PreSharedKeyId,
+  state: GroupState | undefined,
+): Uint8Array | undefined {
+  if (id.kind === 'external') return context.hooks?.externalPsk?.(id.pskId);
+  if (state !== undefined && equal(id.pskGroupId, state.core.context.groupId)) {
+    return ownResumptionPsk(state, id.pskEpoch);
+  }
+  return context.hooks?.resumptionPsk?.(id.pskGroupId, id.pskEpoch);
+}
+
+export function ownResumptionPsk(state: GroupState, epoch: bigint): Uint8Array | undefined {
+  if (epoch === state.core.context.epoch) return state.core.secrets.resumptionPsk;
+  return state.core.resumptionPsks.find((each) => each.epoch === epoch)?.psk;
+}
+
+// ---- Choosing what to commit (section 12.4) -------------------------------------------------------------------------
+
+/**
+ * Those of the cached proposals that can be committed together with `fixed`, in the order they came. A Remove is
+ * preferred to an Update of the same leaf, a later Update to an earlier one, anything to a ReInit.
+ */
+export function selectProposals(
+  context: MlsContext,
+  suite: Suite,
+  state: GroupState,
+  fixed: readonly CommittedProposal[],
+): CachedProposal[] {
+  const { ownLeaf } = state.core;
+  const candidates = state.proposals.filter(
+    ({ proposal, sender }) =>
+      !(proposal.kind === 'update' && sender.kind === 'member' && sender.leafIndex === ownLeaf) &&
+      !(proposal.kind === 'remove' && proposal.removed === ownLeaf),
+  );
+  const fits = (chosen: readonly CachedProposal[]): boolean => {
+    try {
+      evaluateProposals(context, suite, state, [...fixed, ...chosen.map(committed)], ownLeaf);
+      return true;
+    } catch (error) {
+      if (error instanceof Error && error.name === 'RuleViolation') return false;
+      throw error;
+    }
+  };
+  if (candidates.length === 0 || fits(candidates)) return candidates;
+  const rank = ({ proposal }: CachedProposal): number =>
+    proposal.kind === 'remove' ? 0 : proposal.kind === 'update' ? 1 : proposal.kind === 'reInit' ? 3 : 2;
+  const byPreference = candidates
+    .map((proposal, order) => ({ proposal, order, rank: rank(proposal) }))
+    .sort((a, b) => a.rank - b.rank || (a.rank === 1 ? b.order - a.order : a.order - b.order));
+  const chosen = new Set<CachedProposal>();
+  for (const { proposal } of byPreference) {
+    if (fits([...chosen, proposal])) chosen.add(proposal);
+  }
+  return candidates.filter((proposal) => chosen.has(proposal));
+}
+
+export function committed(cached: CachedProposal): CommittedProposal {
+  return { proposal: cached.proposal, sender: cached.sender, cached };
+}
+
+/** The cached proposals a commit refers to. */
+export function resolveReferences(state: GroupState): (reference: Uint8Array) => CachedProposal {
+  const byRef = new Map(state.proposals.map((each) => [encodeHex(each.ref), each]));
+  const used = new Set<string>();
+  return (reference) => {
+    const key = encodeHex(reference);
+    demand(!used.has(key), 'proposalKnown');
+    used.add(key);
+    return byRef.get(key) ?? violated('proposalKnown');
+  };
+}

@@ -1,0 +1,298 @@
+/**
+ * Welcomes (RFC 9420 section 12.4.3.1): the GroupInfo once, encrypted under the joiner secret; that secret encrypted to
+ * each new member's init key. Joining checks everything before a state exists.
+ */
+import { EMPTY, equal } from '@quicprochat/crypto';
+import {
+  decryptWithLabel,
+  encryptWithLabel,
+  findSuite,
+  signWithLabel,
+  type Suite,
+  verifyWithLabel,
+} from './cipher-suites.ts';
+import { decode, encode, Writer } from './codec.ts';
+import { demand, refusable, violated } from './errors.ts';
+import type { OwnPath } from './commit.ts';
+import { defaultConfig, findExtension, type GroupCore, type GroupState, memberOf } from './group-state.ts';
+import {
+  confirmationTag,
+  derivePskSecret,
+  encodeGroupContext,
+  epochKeys,
+  interimTranscriptHash,
+  type PskWithId,
+  welcomeKey,
+  welcomeSecret,
+} from './key-schedule.ts';
+import { checkGroupExtensions, keyPackageRef, readKeyPackageMessage } from './leaf-node.ts';
+import { findPsk } from './proposals.ts';
+import {
+  decodeRatchetTree,
+  encodeRatchetTree,
+  leafAt,
+  occupiedLeaves,
+  parentAt,
+  type RatchetTree,
+  treeDirectPath,
+  treeHash,
+} from './ratchet-tree.ts';
+import { newSecretTree } from './secret-tree.ts';
+import {
+  type GroupInfo,
+  type GroupSecrets,
+  messageWriter,
+  readGroupInfo,
+  readGroupSecrets,
+  readMlsMessage,
+  type Welcome,
+  writeGroupInfo,
+  writeGroupSecrets,
+  writeLeafNode,
+  writeUnsignedGroupInfo,
+  writeWelcome,
+} from './structures.ts';
+import { commonAncestor, nodeOfLeaf } from './tree-math.ts';
+import { validateTree } from './tree-validation.ts';
+import {
+  type Extension,
+  ExtensionType,
+  type JoinGroupParameters,
+  type JoinOutcome,
+  type KeyPackage,
+  type LeafIndex,
+  type MlsContext,
+  type PreSharedKeyId,
+  ProtocolVersion,
+  type Rejected,
+  ResumptionPskUsage,
+  WireFormat,
+} from './types.ts';
+import { derivePathSecrets } from './update-path.ts';
+
+// ---- Making ---------------------------------------------------------------------------------------------------------
+
+export interface WelcomeParameters {
+  readonly core: GroupCore;
+  readonly tree: RatchetTree;
+  readonly joinerSecret: Uint8Array;
+  readonly psks: readonly PskWithId[];
+  readonly added: readonly { readonly leafIndex: LeafIndex; readonly keyPackage: KeyPackage }[];
+  readonly path: OwnPath | undefined;
+  readonly ratchetTreeInside: boolean;
+  readonly extensions: readonly Extension[];
+}
+
+export function createWelcome(
+  _context: MlsContext,
+  suite: Suite,
+  parameters: WelcomeParameters,
+): { readonly welcome: Uint8Array; readonly ratchetTree: Uint8Array | undefined } | undefined {
+  const { core, added, path, psks } = parameters;
+  if (added.length === 0) return undefined;
+  const ratchetTree = encodeRatchetTree(parameters.tree);
+  const groupInfo = signGroupInfo(suite, core, [
+    ...(parameters.ratchetTreeInside ? [{ extensionType: ExtensionType.RatchetTree, extensionData: ratchetTree }] : []),
+    ...parameters.extensions,
+  ]);
+  const pskSecret = derivePskSecret(suite, psks);
+  const secret = welcomeSecret(suite, parameters.joinerSecret, pskSecret);
+  const { key, nonce } = welcomeKey(suite, secret);
+  const encryptedGroupInfo = suite.aead.seal(
+    key,
+    nonce,
+    EMPTY,
+    encode(writeGroupInfo, groupInfo, ratchetTree.length + 1024),
+  );
+  for (const used of [pskSecret, secret, key, nonce]) suite.crypto.wipe(used);
+
+  const ids: PreSharedKeyId[] = psks.map(({ id }) => id);
+  const secrets = added.map(({ leafIndex, keyPackage }) => {
+    const ancestor = commonAncestor(core.ownLeaf, leafIndex);
+    const step = path?.steps.findIndex(({ node }) => node === ancestor) ?? -1;
+    const writer = new Writer(160);
+    writeGroupSecrets(writer, {
+      joinerSecret: parameters.joinerSecret,
+      pathSecret: path?.secrets.pathSecrets[step],
+      psks: ids,
+    });
+    const groupSecrets = writer.finishSecret();
+    const encryptedGroupSecrets = encryptWithLabel(
+      suite,
+      keyPackage.initKey,
+      'Welcome',
+      encryptedGroupInfo,
+      groupSecrets,
+    );
+    suite.crypto.wipe(groupSecrets);
+    return { newMember: keyPackageRef(suite, keyPackage), encryptedGroupSecrets };
+  });
+  const writer = messageWriter(WireFormat.Welcome, encryptedGroupInfo.length + 256 * added.length);
+  writeWelcome(writer, { cipherSuite: suite.id, secrets, encryptedGroupInfo });
+  return { welcome: writer.finish(), ratchetTree: parameters.ratchetTreeInside ? undefined : ratchetTree };
+}
+
+export function signGroupInfo(suite: Suite, core: GroupCore, extensions: readonly Extension[]): GroupInfo {
+  const unsigned = {
+    groupContext: core.context,
+    extensions,
+    confirmationTag: core.confirmationTag,
+    signer: core.ownLeaf,
+  };
+  const tbs = encode(writeUnsignedGroupInfo, unsigned, 4096);
+  return { ...unsigned, signature: signWithLabel(suite, core.signaturePrivateKey, 'GroupInfoTBS', tbs) };
+}
+
+// ---- Joining --------------------------------------------------------------------------------------------------------
+
+function readWelcomeMessage(bytes: Uint8Array): Welcome {
+  const message = decode(readMlsMessage, bytes);
+  if (message.wireFormat !== WireFormat.Welcome) violated('wireFormat');
+  return message.welcome;
+}
+
+export function welcomeKeyPackageRefs(
+  bytes: Uint8Array,
+): { readonly kind: 'decoded'; readonly cipherSuite: number; readonly refs: readonly Uint8Array[] } | Rejected {
+  return refusable(() => {
+    const welcome = readWelcomeMessage(bytes);
+    const refs = welcome.secrets.map(({ newMember }) => newMember);
+    return { kind: 'decoded' as const, cipherSuite: welcome.cipherSuite, refs };
+  });
+}
+
+export function joinGroup(context: MlsContext, parameters: JoinGroupParameters): JoinOutcome {
+  return refusable(() => join(context, parameters));
+}
+
+function join(context: MlsContext, parameters: JoinGroupParameters): Exclude<JoinOutcome, Rejected> {
+  const bundle = parameters.keyPackage;
+  const welcome = readWelcomeMessage(parameters.welcome);
+  const suite = findSuite(context.crypto, welcome.cipherSuite) ?? violated('welcomeSuite');
+  const keyPackage = readKeyPackageMessage(bundle.keyPackage);
+  demand(keyPackage.cipherSuite === welcome.cipherSuite, 'welcomeSuite');
+  const ref = keyPackageRef(suite, keyPackage);
+  const entry = welcome.secrets.find(({ newMember }) => equal(newMember, ref)) ?? violated('welcomeKeyPackage');
+
+  const secretBytes =
+    decryptWithLabel(
+      suite,
+      bundle.initPrivateKey,
+      'Welcome',
+      welcome.encryptedGroupInfo,
+      entry.encryptedGroupSecrets,
+    ) ?? violated('welcomeSecrets');
+  const groupSecrets = decode(readGroupSecrets, secretBytes);
+  suite.crypto.wipe(secretBytes);
+  const pskSecret = joinPskSecret(context, suite, groupSecrets.psks);
+  const groupInfo = openGroupInfo(suite, welcome, groupSecrets.joinerSecret, pskSecret);
+
+  const { groupContext } = groupInfo;
+  demand(
+    groupContext.version === ProtocolVersion.Mls10 && groupContext.cipherSuite === welcome.cipherSuite,
+    'welcomeSuite',
+  );
+  const expected = parameters.expectedGroupId;
+  demand(expected === undefined || equal(expected, groupContext.groupId), 'welcomeGroupUnique');
+  demand(!parameters.groupExists?.(groupContext.groupId), 'welcomeGroupUnique');
+  checkGroupExtensions(groupContext.extensions);
+
+  const treeBytes =
+    findExtension(groupInfo.extensions, ExtensionType.RatchetTree) ?? parameters.ratchetTree ?? violated('welcomeTree');
+  const tree = decodeRatchetTree(treeBytes);
+  demand(equal(treeHash(suite, tree), groupContext.treeHash), 'treeHash');
+  const signerLeaf = leafAt(tree, groupInfo.signer) ?? violated('groupInfoSignature', 'no such member');
+  const tbs = encode(writeUnsignedGroupInfo, groupInfo, treeBytes.length + 1024);
+  demand(
+    verifyWithLabel(suite, signerLeaf.signatureKey, 'GroupInfoTBS', tbs, groupInfo.signature),
+    'groupInfoSignature',
+  );
+  const ownLeaf = findOwnLeaf(tree, keyPackage);
+  validateTree(context, suite, tree, groupContext);
+
+  const contextBytes = encodeGroupContext(groupContext);
+  const keys = epochKeys(suite, groupSecrets.joinerSecret, pskSecret, contextBytes);
+  suite.crypto.wipe(pskSecret);
+  suite.crypto.wipe(groupSecrets.joinerSecret);
+  const expectedTag = confirmationTag(suite, keys.secrets.confirmationKey, groupContext.confirmedTranscriptHash);
+  demand(suite.crypto.equal(expectedTag, groupInfo.confirmationTag), 'confirmationTag');
+
+  const state: GroupState = {
+    core: {
+      status: 'active',
+      config: { ...defaultConfig, ...parameters.config },
+      context: groupContext,
+      contextBytes,
+      ownLeaf,
+      signaturePrivateKey: bundle.signaturePrivateKey.slice(),
+      privateKeys: joinPrivateKeys(suite, tree, ownLeaf, groupInfo.signer, bundle.encryptionPrivateKey, groupSecrets),
+      secrets: keys.secrets,
+      confirmationTag: expectedTag,
+      interimTranscriptHash: interimTranscriptHash(suite, groupContext.confirmedTranscriptHash, expectedTag),
+      resumptionPsks: [],
+    },
+    tree,
+    secretTree: newSecretTree(keys.encryptionSecret, tree.leaves.length),
+    proposals: [],
+    pastEpochs: [],
+  };
+  return {
+    kind: 'joined',
+    state,
+    inviter: memberOf(groupInfo.signer, signerLeaf),
+    groupInfoExtensions: groupInfo.extensions.filter((each) => each.extensionType !== ExtensionType.RatchetTree),
+  };
+}
+
+function joinPskSecret(context: MlsContext, suite: Suite, ids: readonly PreSharedKeyId[]): Uint8Array {
+  const restarts = ids.filter((id) => id.kind === 'resumption' && id.usage !== ResumptionPskUsage.Application);
+  // Joining a reinitialized or branched group is not offered, so a Welcome that claims to be one is refused.
+  demand(restarts.length === 0, 'welcomePsks');
+  for (const id of ids) demand(id.pskNonce.length === suite.hashLength, 'pskNonce');
+  const psks = ids.map((id) => ({ id, psk: findPsk(context, id, undefined) ?? violated('pskAvailable') }));
+  return derivePskSecret(suite, psks);
+}
+
+function openGroupInfo(suite: Suite, welcome: Welcome, joiner: Uint8Array, pskSecret: Uint8Array): GroupInfo {
+  const secret = welcomeSecret(suite, joiner, pskSecret);
+  const { key, nonce } = welcomeKey(suite, secret);
+  const bytes = suite.aead.open(key, nonce, EMPTY, welcome.encryptedGroupInfo);
+  for (const used of [secret, key, nonce]) suite.crypto.wipe(used);
+  return decode(readGroupInfo, bytes ?? violated('welcomeGroupInfo'));
+}
+
+function findOwnLeaf(tree: RatchetTree, keyPackage: KeyPackage): LeafIndex {
+  const own = encode(writeLeafNode, keyPackage.leafNode);
+  for (const [leafIndex, leaf] of occupiedLeaves(tree)) {
+    if (!equal(leaf.encryptionKey, keyPackage.leafNode.encryptionKey)) continue;
+    if (equal(encode(writeLeafNode, leaf), own)) return leafIndex;
+  }
+  return violated('welcomeLeaf');
+}
+
+/** Our leaf's key, and those the path secret gives for the nodes above the common ancestor with the committer. */
+function joinPrivateKeys(
+  suite: Suite,
+  tree: RatchetTree,
+  ownLeaf: LeafIndex,
+  signer: LeafIndex,
+  encryptionPrivateKey: Uint8Array,
+  { pathSecret }: GroupSecrets,
+): Map<number, Uint8Array> {
+  const keys = new Map<number, Uint8Array>([[nodeOfLeaf(ownLeaf), encryptionPrivateKey.slice()]]);
+  if (pathSecret === undefined) return keys;
+  demand(signer !== ownLeaf && pathSecret.length === suite.hashLength, 'welcomePathSecret');
+  const path = treeDirectPath(tree, ownLeaf);
+  const known = path
+    .slice(path.indexOf(commonAncestor(ownLeaf, signer)))
+    .filter((node) => parentAt(tree, node) !== undefined);
+  demand(known[0] === commonAncestor(ownLeaf, signer), 'welcomePathSecret');
+  const secrets = derivePathSecrets(suite, pathSecret, known.length);
+  known.forEach((node, i) => {
+    const pair = secrets.keyPairs[i]!;
+    demand(equal(pair.publicKey, parentAt(tree, node)!.encryptionKey), 'welcomePathSecret');
+    keys.set(node, pair.privateKey);
+  });
+  for (const secret of [...secrets.pathSecrets, secrets.commitSecret]) suite.crypto.wipe(secret);
+  return keys;
+}
