@@ -30,6 +30,7 @@ const TEXT = {
   kemEnvelopeKey: 'qpc/v1/kem-envelope-key',
   sharedContentKey: 'qpc/v1/shared-content-key',
   groupEnvelopeKey: 'qpc/v1/group-envelope-key',
+  profileKey: 'qpc/v1/profile-key',
   // Hashes.
   logGenesis: 'qpc/v1/log-genesis',
   roster: 'qpc/v1/roster',
