@@ -17,6 +17,7 @@ import { parseCommandLine, type Parsed } from './parse.ts';
 import { toCliError } from './sdk-errors.ts';
 import { PasswordReader, takeSecrets } from './secrets.ts';
 import { parseDuration } from './settings.ts';
+import { VERSION } from './version.ts';
 
 /** How long a command may take to stop once it was told to; after that the process ends all the same. */
 const STOP_TIMEOUT_MS = 3000;
@@ -64,8 +65,6 @@ function parse(words: readonly string[], out: Output): ParsedCommand | undefined
   }
 }
 
-const VERSION = '0.1.0';
-
 async function runCommand(
   { command, input, globals }: ParsedCommand,
   out: Output,
@@ -80,8 +79,9 @@ async function runCommand(
   const { Session } = await import('./session.ts');
   const session = new Session({ globals, env: process.env, secrets, passwords, out });
   const context: CommandContext = { out, session, lines, passwords, signal: stop.signal };
+  const work = command.run(context, input);
   try {
-    const fields = await untilAborted(command.run(context, input), stop.signal);
+    const fields = await untilAborted(work, stop.signal);
     out.finish({ command: command.name, ...fields });
     return ExitCode.done;
   } catch (error) {
@@ -89,7 +89,8 @@ async function runCommand(
   } finally {
     clearTimeout(timer);
     lines.close();
-    await closeInTime(session.close());
+    // Closing the profile ends what a stopped command was still waiting for; the command may have to clean up after it.
+    await inTime(Promise.allSettled([session.close(), work]));
   }
 }
 
@@ -138,9 +139,9 @@ function watchSignals(stop: AbortController): () => void {
   };
 }
 
-async function closeInTime(closing: Promise<void>): Promise<void> {
+async function inTime(ending: Promise<unknown>): Promise<void> {
   const late = Promise.withResolvers<void>();
   const timer = setTimeout(() => late.resolve(), STOP_TIMEOUT_MS);
-  await Promise.race([closing, late.promise]);
+  await Promise.race([ending, late.promise]);
   clearTimeout(timer);
 }

@@ -1,0 +1,107 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { after, test } from 'node:test';
+import { CliError } from './errors.ts';
+import {
+  findTrustAnchor,
+  formatServer,
+  isLoopback,
+  parseDuration,
+  parseServer,
+  serverName,
+  stateFolder,
+} from './settings.ts';
+
+const isUsage = (error: unknown): boolean => error instanceof CliError && error.exitCode === 2 && error.hint !== '';
+const folder = mkdtempSync(path.join(tmpdir(), 'qpc-settings-'));
+after(() => rmSync(folder, { recursive: true }));
+
+test('server addresses', () => {
+  assert.deepEqual(parseServer('127.0.0.1:7000'), { host: '127.0.0.1', port: 7000 });
+  assert.deepEqual(parseServer('chat.example.org'), { host: 'chat.example.org', port: 5001 });
+  assert.deepEqual(parseServer('[::1]:7000'), { host: '::1', port: 7000 });
+  assert.equal(formatServer(parseServer('[::1]')), '[::1]:5001');
+  for (const bad of [
+    '',
+    ':5001',
+    'a b:1',
+    'host:0',
+    'host:65536',
+    'host:x',
+    '::1:5001',
+    'https://host',
+    'h\u001b[2J',
+    '[]:1',
+  ]) {
+    assert.throws(() => parseServer(bad), isUsage, bad);
+  }
+});
+
+test('the name in the certificate: localhost for loopback, the host for names, asked for with other addresses', () => {
+  assert.equal(serverName('127.0.0.1', undefined), 'localhost');
+  assert.equal(serverName('127.8.9.1', undefined), 'localhost');
+  assert.equal(serverName('::1', undefined), 'localhost');
+  assert.equal(serverName('chat.example.org', undefined), 'chat.example.org');
+  assert.equal(serverName('192.0.2.1', 'chat.example.org'), 'chat.example.org');
+  assert.throws(() => serverName('192.0.2.1', undefined), isUsage);
+  assert.throws(() => serverName('2001:db8::1', undefined), isUsage);
+  assert.ok(!isLoopback('localhost.example.org') && !isLoopback('128.0.0.1'));
+});
+
+test('the profile folder: --state, --profile, QPC_STATE, then the data folder of the system', () => {
+  const env = { HOME: '/home/a', QPC_STATE: '/from/env' };
+  assert.equal(stateFolder({ state: '/flag' }, env, 'linux'), '/flag');
+  assert.equal(stateFolder({}, env, 'linux'), '/from/env');
+  assert.equal(stateFolder({ profile: 'work' }, env, 'linux'), '/home/a/.local/share/quicprochat/work');
+  assert.equal(stateFolder({}, { HOME: '/home/a', XDG_DATA_HOME: '/data' }, 'linux'), '/data/quicprochat/default');
+  assert.equal(
+    stateFolder({}, { HOME: '/home/a', XDG_DATA_HOME: 'relative' }, 'linux'),
+    '/home/a/.local/share/quicprochat/default',
+  );
+  assert.equal(
+    stateFolder({}, { HOME: '/Users/a' }, 'darwin'),
+    '/Users/a/Library/Application Support/quicprochat/default',
+  );
+  assert.equal(stateFolder({}, { HOME: '/h', QPC_PROFILE: 'two' }, 'linux'), '/h/.local/share/quicprochat/two');
+  for (const bad of ['..', '.hidden', 'a/b', '', 'x'.repeat(65), 'a\u0000b']) {
+    assert.throws(() => stateFolder({ profile: bad }, env, 'linux'), isUsage, bad);
+  }
+});
+
+test('the certificate: named, remembered, that of the server on this machine, else the system roots', async () => {
+  const local = parseServer('127.0.0.1');
+  const remote = parseServer('chat.example.org');
+  const named = path.join(folder, 'named.pem');
+  writeFileSync(named, 'NAMED');
+  mkdirSync(path.join(folder, 'data'));
+  const env = { QPC_DATA_DIR: path.join(folder, 'data') };
+  const text = async (...args: Parameters<typeof findTrustAnchor>): Promise<string | undefined> => {
+    const anchor = await findTrustAnchor(...args);
+    return anchor && Buffer.from(anchor.certificate).toString();
+  };
+
+  assert.equal(await text(local, undefined, undefined, env), undefined);
+  writeFileSync(path.join(folder, 'data', 'cert.pem'), 'LOCAL');
+  assert.equal(await text(local, undefined, undefined, env), 'LOCAL');
+  assert.equal(await text(remote, undefined, undefined, env), undefined);
+  assert.equal(await text(local, undefined, Buffer.from('REMEMBERED'), env), 'REMEMBERED');
+  assert.equal(await text(local, named, Buffer.from('REMEMBERED'), env), 'NAMED');
+  assert.equal(await text(remote, undefined, undefined, { ...env, QPC_CA_CERT: named }), 'NAMED');
+  await assert.rejects(findTrustAnchor(local, path.join(folder, 'absent.pem'), undefined, env), isUsage);
+  await assert.rejects(findTrustAnchor(local, folder, undefined, env), isUsage);
+  writeFileSync(named, '');
+  await assert.rejects(findTrustAnchor(local, named, undefined, env), isUsage);
+});
+
+test('durations', () => {
+  assert.equal(parseDuration('30'), 30_000);
+  assert.equal(parseDuration('0.5s'), 500);
+  assert.equal(parseDuration('250ms'), 250);
+  assert.equal(parseDuration('2m'), 120_000);
+  assert.equal(parseDuration('1h'), 3_600_000);
+  for (const bad of ['', '0', '-1', '1d', '1e3', 'soon', '999h999', '999999999h']) {
+    assert.throws(() => parseDuration(bad), isUsage, bad);
+  }
+});
