@@ -30,7 +30,7 @@ Usage: qpc COMMAND [options]
 ${sections.join('\n')}
 Options for every command
 ${table(globals.map((option) => [optionSyntax(option), option.summary]))}
-A CONVERSATION is a group's name, @USER, or the beginning of its id.
+A CONVERSATION is a group's name, @USER, or # and the beginning of its id.
 Exit codes: 0 done, 1 our fault, 2 usage, 3 cannot connect, 4 refused by the server, 5 verification failed,
 6 this profile (locked, damaged, wrong password), 124 timeout, 130 interrupted.
 `;

@@ -71,5 +71,5 @@ test('a broken input is told as such', async () => {
   const lines = new LineReader(input);
   const waiting = lines.next();
   input.destroy(new Error('EIO'));
-  await assert.rejects(waiting, (error) => error instanceof CliError && error.code === 'input_failed');
+  await assert.rejects(waiting, (error) => error instanceof CliError && error.code === 'input-failed');
 });

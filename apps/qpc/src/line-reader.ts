@@ -93,7 +93,7 @@ export class LineReader {
     this.#input.on('error', (error: Error) => {
       this.#failure = new CliError(
         ExitCode.localState,
-        'input_failed',
+        'input-failed',
         `standard input cannot be read (${error.message})`,
         'check what is connected to it and try again',
       );
@@ -117,14 +117,14 @@ function decode(bytes: Uint8Array): string {
   try {
     return new TextDecoder('utf-8', { fatal: true }).decode(line);
   } catch {
-    throw usageError('the input is not UTF-8 text', 'send text as UTF-8', 'not_text');
+    throw usageError('the input is not UTF-8 text', 'send text as UTF-8', 'not-text');
   }
 }
 
 function refuseLong(): never {
-  throw usageError(`a line is longer than ${LINE_BYTES_MAX} bytes`, 'send it in smaller pieces', 'too_long');
+  throw usageError(`a line is longer than ${LINE_BYTES_MAX} bytes`, 'send it in smaller pieces', 'too-long');
 }
 
 function tooMuch(bytesMax: number): CliError {
-  return usageError(`the text is longer than ${bytesMax} bytes`, 'send it in smaller pieces', 'too_long');
+  return usageError(`the text is longer than ${bytesMax} bytes`, 'send it in smaller pieces', 'too-long');
 }

@@ -175,7 +175,7 @@ function askedForHelp(words: readonly string[], commands: readonly Command[]): s
   const group = commands.filter((row) => row.name.startsWith(`${wanted[0]} `));
   if (group.length > 0) return group.map(commandHelp).join('\n');
   if (plain[0] === 'help' && wanted.length > 0) {
-    throw usageError(`there is no command "${wanted.join(' ')}"`, 'run "qpc --help" for the list', 'unknown_command');
+    throw usageError(`there is no command "${wanted.join(' ')}"`, 'run "qpc --help" for the list', 'unknown-command');
   }
   return overview(commands, GLOBAL_OPTIONS);
 }
@@ -197,7 +197,7 @@ function explain(error: CommanderError, words: readonly string[], withGlobals: b
     : 'type /help';
   switch (error.code) {
     case 'commander.unknownCommand':
-      return usageError(first, suggestion ?? 'run "qpc --help" for the list', 'unknown_command');
+      return usageError(first, suggestion ?? 'run "qpc --help" for the list', 'unknown-command');
     case 'commander.help':
       return usageError('a command is missing', help);
     case 'commander.unknownOption':

@@ -92,7 +92,7 @@ test('Ctrl+C interrupts, Ctrl+D on an empty line gives up, and both put the term
   const given = ask();
   await given.shows('First: ');
   given.type('\u0004');
-  await given.shows('refused no_password raw=false.');
+  await given.shows('refused no-password raw=false.');
   assert.deepEqual([await interrupted.ended, await given.ended], [0, 0]);
 });
 

@@ -59,7 +59,7 @@ export async function askHidden(terminal: Terminal, question: string, signal?: A
       if (character === '\r' || character === '\n') resolve(typed.join(''));
       else if (character === '\u0003') reject(interruptedError());
       else if (character === '\u0004' && typed.length === 0) {
-        reject(usageError('no password was typed', 'run the command again', 'no_password'));
+        reject(usageError('no password was typed', 'run the command again', 'no-password'));
       } else if (character === '\u007f' || character === '\b') typed.pop();
       else if (character === '\u0015') typed = [];
       else if (character >= ' ') typed.push(character);
@@ -68,7 +68,7 @@ export async function askHidden(terminal: Terminal, question: string, signal?: A
       }
     }
   };
-  const onEnd = (): void => reject(usageError('no password was typed', 'run the command again', 'no_password'));
+  const onEnd = (): void => reject(usageError('no password was typed', 'run the command again', 'no-password'));
   const onAbort = (): void => reject(signal?.reason);
 
   // Echo goes off before the question appears: whoever answers at once must not see it either.

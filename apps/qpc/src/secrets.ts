@@ -54,7 +54,7 @@ export class PasswordReader {
     if (taken !== undefined) return taken;
     const password = await this.#read(source);
     if (password === undefined) return undefined;
-    if (password === '') throw usageError(`the password given by ${source.flag} is empty`, 'give one', 'no_password');
+    if (password === '') throw usageError(`the password given by ${source.flag} is empty`, 'give one', 'no-password');
     this.#taken.set(source.flag, password);
     return password;
   }
@@ -68,15 +68,15 @@ export class PasswordReader {
       throw usageError(
         'a password is needed and there is no terminal to ask on',
         `give it with ${source.flag}-stdin or ${source.flag}-file`,
-        'no_password',
+        'no-password',
       );
     }
     try {
       const password = await askHidden(terminal, `${question}: `, this.#signal);
       if (password === '')
-        throw usageError('the password is empty', 'run the command again and type one', 'no_password');
+        throw usageError('the password is empty', 'run the command again and type one', 'no-password');
       if (repeat && (await askHidden(terminal, 'The same again: ', this.#signal)) !== password) {
-        throw usageError('the two passwords differ', 'run the command again', 'passwords_differ');
+        throw usageError('the two passwords differ', 'run the command again', 'passwords-differ');
       }
       this.#taken.set(source.flag, password);
       return password;
@@ -125,7 +125,7 @@ async function readPasswordFile(flag: string, file: string): Promise<string> {
   } catch (error) {
     throw new CliError(
       ExitCode.usage,
-      'password_file',
+      'password-file',
       `the file of ${flag}-file cannot be read (${systemCode(error) ?? 'error'})`,
       'check its path and permissions',
     );

@@ -74,7 +74,7 @@ test('the certificate: named, remembered, that of the server on this machine, el
   const local = parseServer('127.0.0.1');
   const remote = parseServer('chat.example.org');
   const named = path.join(folder, 'named.pem');
-  writeFileSync(named, 'NAMED');
+  writeFileSync(named, CERTIFICATES.named);
   mkdirSync(path.join(folder, 'data'));
   const env = { QPC_DATA_DIR: path.join(folder, 'data') };
   const text = async (...args: Parameters<typeof findTrustAnchor>): Promise<string | undefined> => {
@@ -83,15 +83,15 @@ test('the certificate: named, remembered, that of the server on this machine, el
   };
 
   assert.equal(await text(local, undefined, undefined, env), undefined);
-  writeFileSync(path.join(folder, 'data', 'cert.pem'), 'LOCAL');
-  assert.equal(await text(local, undefined, undefined, env), 'LOCAL');
+  writeFileSync(path.join(folder, 'data', 'cert.pem'), CERTIFICATES.local);
+  assert.equal(await text(local, undefined, undefined, env), CERTIFICATES.local);
   assert.equal(await text(remote, undefined, undefined, env), undefined);
   assert.equal(await text(local, undefined, Buffer.from('REMEMBERED'), env), 'REMEMBERED');
-  assert.equal(await text(local, named, Buffer.from('REMEMBERED'), env), 'NAMED');
-  assert.equal(await text(remote, undefined, undefined, { ...env, QPC_CA_CERT: named }), 'NAMED');
+  assert.equal(await text(local, named, Buffer.from('REMEMBERED'), env), CERTIFICATES.named);
+  assert.equal(await text(remote, undefined, undefined, { ...env, QPC_CA_CERT: named }), CERTIFICATES.named);
   await assert.rejects(findTrustAnchor(local, path.join(folder, 'absent.pem'), undefined, env), isUsage);
   await assert.rejects(findTrustAnchor(local, folder, undefined, env), isUsage);
-  writeFileSync(named, '');
+  writeFileSync(named, 'not a certificate');
   await assert.rejects(findTrustAnchor(local, named, undefined, env), isUsage);
 });
 
@@ -105,3 +105,26 @@ test('durations', () => {
     assert.throws(() => parseDuration(bad), isUsage, bad);
   }
 });
+
+const CERTIFICATES = {
+  named: `-----BEGIN CERTIFICATE-----
+MIIBNjCB6aADAgECAhQW05goawWAuofGcRjjpzHwDvRJLDAFBgMrZXAwEDEOMAwG
+A1UEAwwFbmFtZWQwIBcNMjYxMTIxMTIxMTA4WhgPMjEyNjEwMjgxMjExMDhaMBAx
+DjAMBgNVBAMMBW5hbWVkMCowBQYDK2VwAyEAFFyaUc6IPq6d1Cjgp6o+wssbPTuO
+vr2xk/7ICV/ke/+jUzBRMB0GA1UdDgQWBBSkSoR57M/+/yShR+GArwtA8dM6uTAf
+BgNVHSMEGDAWgBSkSoR57M/+/yShR+GArwtA8dM6uTAPBgNVHRMBAf8EBTADAQH/
+MAUGAytlcANBAJqe8fhAW0FtZtqK6e6BEVx55m/3Yf81mDXaDYJxjxQ6R0EkfkKt
+/QM2c5/hIqT1jSdyWc7Yl5aow3W8ecsJjQw=
+-----END CERTIFICATE-----
+`,
+  local: `-----BEGIN CERTIFICATE-----
+MIIBNjCB6aADAgECAhR5fqWonVi7dr1cCMA5KSOqraeZaTAFBgMrZXAwEDEOMAwG
+A1UEAwwFbG9jYWwwIBcNMjYxMTIxMTIxMTA4WhgPMjEyNjEwMjgxMjExMDhaMBAx
+DjAMBgNVBAMMBWxvY2FsMCowBQYDK2VwAyEAVFFgcpiuKajZrf141G4zFd3gl5nJ
+pHASCxvYRbf7nZSjUzBRMB0GA1UdDgQWBBSLffrR08BU8tnq+aaJ7wH2RZyaODAf
+BgNVHSMEGDAWgBSLffrR08BU8tnq+aaJ7wH2RZyaODAPBgNVHRMBAf8EBTADAQH/
+MAUGAytlcANBAP/ZSszfxJ9+EN+nOQQ0pILZeIUkhq/sW+sV8mikDobb9HBt9M7c
+PVrh6pFx2YAXxWsF3fm/vR/NFMCRfFM7RwI=
+-----END CERTIFICATE-----
+`,
+};

@@ -7,10 +7,11 @@
  *   certificate      --ca-cert > QPC_CA_CERT > remembered > for a server on this machine, the certificate in its data
  *                    folder (QPC_DATA_DIR, else ./qpc-data; PROTOCOL section 10) > the system's roots
  */
+import { X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import path from 'node:path';
-import { CliError, ExitCode, systemCode, usageError } from './errors.ts';
+import { CliError, systemCode, usageError } from './errors.ts';
 
 type Env = Readonly<Record<string, string | undefined>>;
 
@@ -36,7 +37,7 @@ export function parseServer(text: string): ServerAddress {
     throw usageError(
       `"${text}" is not a server address`,
       'write host:port, for example 127.0.0.1:5001 or [::1]:5001',
-      'bad_server',
+      'bad-server',
     );
   }
   return { host, port };
@@ -61,7 +62,7 @@ export function serverName(host: string, given: string | undefined): string {
     throw usageError(
       `the server is given as an IP address (${host}), which says nothing about its name`,
       "add --server-name NAME, the name in the server's certificate",
-      'server_name_needed',
+      'server-name-needed',
     );
   }
   return host;
@@ -79,7 +80,7 @@ export function stateFolder(
     throw usageError(
       `"${profile}" is not a profile name`,
       'use letters, digits, dot, dash and underscore, at most 64',
-      'bad_profile',
+      'bad-profile',
     );
   }
   if (options.profile === undefined && env['QPC_STATE']) return path.resolve(env['QPC_STATE']);
@@ -121,7 +122,7 @@ export async function findTrustAnchor(
       throw usageError(
         `the certificate ${named} cannot be read (${systemCode(error) ?? 'error'})`,
         "give the path of the server's certificate (qpc-server prints it when it starts)",
-        'bad_ca_cert',
+        'bad-ca-cert',
       );
     }
   }
@@ -137,15 +138,18 @@ export async function findTrustAnchor(
 
 async function readCertificate(file: string): Promise<Uint8Array> {
   const bytes = await readFile(file);
-  if (bytes.length === 0 || bytes.length > CA_CERT_BYTES_MAX) {
-    throw new CliError(
-      ExitCode.usage,
-      'bad_ca_cert',
-      `${file} is not a certificate (${bytes.length} bytes)`,
+  try {
+    if (bytes.length > CA_CERT_BYTES_MAX) throw new RangeError('too long');
+    // Parsed to see whether it is one; what is trusted are the bytes as they stand (a PEM file may hold several).
+    void new X509Certificate(bytes);
+    return bytes;
+  } catch {
+    throw usageError(
+      `${file} is not a certificate`,
       "give the path of the server's certificate (qpc-server prints it when it starts)",
+      'bad-ca-cert',
     );
   }
-  return bytes;
 }
 
 /**
@@ -157,7 +161,7 @@ export function parseDuration(text: string): number {
   const unitMs = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }[match?.groups?.['unit'] ?? 's'];
   const ms = Math.round(Number(match?.groups?.['amount']) * (unitMs ?? Number.NaN));
   if (!(ms > 0) || ms > 2_147_483_647) {
-    throw usageError(`"${text}" is not a duration`, 'write seconds, or a number with ms, s, m or h', 'bad_duration');
+    throw usageError(`"${text}" is not a duration`, 'write seconds, or a number with ms, s, m or h', 'bad-duration');
   }
   return ms;
 }

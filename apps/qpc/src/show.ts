@@ -98,7 +98,7 @@ export function conversationLine(conversation: Conversation): Segment[] {
   const state = conversation.state === 'active' ? '' : ` ${conversation.state}`;
   const unseen = conversation.unseenCount > 0 ? ` ${conversation.unseenCount} unread` : '';
   return [
-    { text: column(conversation.id.slice(0, 8), 10), style: 'dim' },
+    { text: column(`#${conversation.id.slice(0, 8)}`, 11), style: 'dim' },
     { text: column(conversation.name, 20), style: 'bold' },
     column(people, 12),
     { text: state, style: 'yellow' },

@@ -2,10 +2,11 @@
 import type { Client, Conversation } from '@quicprochat/client/node';
 import type { Command } from '../command.ts';
 import { usageError } from '../errors.ts';
+import { checkGroupName, findConversation } from '../find-conversation.ts';
 import { conversationFields, conversationLine, memberLine } from '../show.ts';
 import { checkUsername } from './account.ts';
 
-const GROUP = { name: 'GROUP', summary: "the group's name or the beginning of its id" } as const;
+const GROUP = { name: 'GROUP', summary: "the group's name, or # and the beginning of its id" } as const;
 
 export const groupCreate: Command = {
   name: 'group create',
@@ -20,6 +21,7 @@ export const groupCreate: Command = {
   run: async ({ out, session }, input) => {
     const users = input.words('USER');
     for (const user of users) checkUsername(user);
+    checkGroupName(input.word('NAME'));
     const client = await session.online();
     const group = await client.createGroup(input.word('NAME'));
     out.say('Made ', { text: group.name, style: 'bold' }, ` (${group.id.slice(0, 8)}).`);
@@ -58,7 +60,7 @@ export const groupMembers: Command = {
   inChat: true,
   run: async ({ out, session }, input) => {
     const client = await session.profile();
-    const conversation = await client.findConversation(input.word('GROUP'));
+    const conversation = await findConversation(client, input.word('GROUP'));
     const members = await client.members(conversation.id);
     for (const member of members) out.event('member', { ...member }, ...memberLine(member));
     return { conversation: conversationFields(conversation), count: members.length };
@@ -129,6 +131,7 @@ export const groupRename: Command = {
   args: [GROUP, { name: 'NAME', summary: 'the new name' }],
   inChat: true,
   run: async ({ out, session }, input) => {
+    checkGroupName(input.word('NAME'));
     const client = await session.online();
     const group = await findGroup(client, input.word('GROUP'));
     await client.renameGroup(group.id, input.word('NAME'));
@@ -170,7 +173,7 @@ async function inviteAll(client: Client, group: Conversation, users: readonly st
 }
 
 async function findGroup(client: Client, reference: string): Promise<Conversation> {
-  const conversation = await client.findConversation(reference);
+  const conversation = await findConversation(client, reference);
   if (conversation.kind === 'group') return conversation;
   throw usageError(`${conversation.name} is not a group`, 'see "qpc group list" for your groups', 'not-a-group');
 }

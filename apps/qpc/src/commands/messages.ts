@@ -3,6 +3,7 @@ import type { Client, Conversation, Message } from '@quicprochat/client/node';
 import { untilAborted } from '../abort.ts';
 import type { Command, CommandContext, CommandInput } from '../command.ts';
 import { CliError, ExitCode, usageError } from '../errors.ts';
+import { findConversation } from '../find-conversation.ts';
 import type { JsonFields } from '../output.ts';
 import { conversationFields, conversationLine, messageFields, printEvent, printMessage } from '../show.ts';
 import { checkUsername } from './account.ts';
@@ -10,7 +11,10 @@ import { checkUsername } from './account.ts';
 /** The content schema's limit. */
 export const TEXT_BYTES_MAX = 32_768;
 
-const CONVERSATION = { name: 'CONVERSATION', summary: "a group's name, @USER, or the beginning of an id" } as const;
+const CONVERSATION = {
+  name: 'CONVERSATION',
+  summary: "a group's name, @USER, or # and the beginning of an id",
+} as const;
 const TEXT = {
   name: 'TEXT',
   summary: 'what to say; without it, standard input up to its end',
@@ -55,7 +59,7 @@ export const send: Command = {
   inChat: true,
   run: async (context, input) => {
     const client = await context.session.account();
-    const conversation = await client.findConversation(input.word('CONVERSATION'));
+    const conversation = await findConversation(client, input.word('CONVERSATION'));
     const words = input.words('TEXT');
     const text = words.length > 0 ? words.join(' ') : await context.lines.rest(TEXT_BYTES_MAX + 1, context.signal);
     return sendText(context, client, conversation, words.length > 0 ? text : text.replace(/\r?\n$/u, ''));
@@ -128,7 +132,7 @@ export const history: Command = {
     const limit = count(input, 'limit') ?? 50;
     const before = count(input, 'before');
     const client = await session.profile();
-    const conversation = await client.findConversation(input.word('CONVERSATION'));
+    const conversation = await findConversation(client, input.word('CONVERSATION'));
     const messages = await client.history(conversation.id, { limit, ...(before === undefined ? {} : { before }) });
     for (const message of messages) printMessage(out, message, undefined);
     if (messages.length === 0) out.say('Nothing was said yet.');
@@ -192,7 +196,7 @@ async function receive({ out, session, signal }: CommandContext, input: CommandI
   if (input.has('count') && !input.has('wait')) throw usageError('--count needs --wait', 'add --wait');
   const client = await session.account();
   const reference = input.optionalWord('CONVERSATION');
-  const only = reference === undefined ? undefined : await client.findConversation(reference);
+  const only = reference === undefined ? undefined : await findConversation(client, reference);
   let arrived = Promise.withResolvers<void>();
   const names = new Map<string, string>();
   const stop = client.on((event) => {

@@ -69,7 +69,11 @@ export class JsonProgram {
   }
 
   type(line: string): void {
-    this.#child.stdin?.write(`${line}\n`);
+    this.write(`${line}\n`);
+  }
+
+  write(text: string): void {
+    this.#child.stdin?.write(text);
   }
 
   endInput(): void {
