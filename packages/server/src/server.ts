@@ -39,7 +39,7 @@ export interface ServerParts {
 export interface QuicprochatServer {
   readonly origin: string;
   /** Takes a connection over; give this to a listener. */
-  accept(connection: Connection): void;
+  readonly accept: (connection: Connection) => void;
   /** Finishes the calls in flight and sends everyone away; what takes longer than `graceMs` is cut. */
   drain(graceMs: number): Promise<void>;
   readonly connections: number;

@@ -1,0 +1,255 @@
+/**
+ * The server on Node: data folder, secrets, certificate, SQLite, QUIC. Everything is opened in the order in which its
+ * failure is easiest to explain, and closed in reverse:
+ *
+ *   folder → certificate → store → secrets → listen → origin → serve
+ *   stop listening to new calls → answers in flight → connections → socket → store
+ */
+import { readFileSync } from 'node:fs';
+import { opaqueCreateSetup, opaqueReady, OPAQUE_SETUP_BYTES } from '@quicprochat/core';
+import { decodeHex, encodeUtf8 } from '@quicprochat/crypto';
+import { nodeCrypto } from '@quicprochat/crypto/node';
+import { ConnectError, systemClock } from '@quicprochat/transport';
+import type { Connection, Listener } from '@quicprochat/transport';
+import { listenQuic } from '@quicprochat/transport/quic';
+import packageJson from '../package.json' with { type: 'json' };
+import { rateSettingsOf, storeLimitsOf } from './config.ts';
+import type { ServerConfig } from './config.ts';
+import type { Log, ServerClock } from './context.ts';
+import { loadSecret, openDataDirectory, reasonOf } from './data-directory.node.ts';
+import type { DataDirectory } from './data-directory.node.ts';
+import { createLog } from './log.node.ts';
+import { createServer } from './server.ts';
+import type { QuicprochatServer } from './server.ts';
+import { StartupError } from './startup-error.ts';
+import { openSqliteStore } from './store/sqlite.node.ts';
+import { StoreError } from './store/store.ts';
+import type { Store, StoreErrorKind, StoreLimits } from './store/store.ts';
+import { loadCertificate } from './tls.node.ts';
+
+/** A server that takes connections. */
+export interface RunningServer {
+  /** The address bound, with the port the system chose when 0 was asked for. */
+  readonly host: string;
+  readonly port: number;
+  readonly origin: string;
+  readonly dataDir: string;
+  /** PEM file that clients can trust. */
+  readonly certificatePath: string;
+  /** Finishes calls in flight, then closes everything. Safe to call twice. */
+  close(): Promise<void>;
+  /** Settles when the server has stopped: normally after `close`, with an error when it could not go on. */
+  readonly stopped: Promise<void>;
+}
+
+/** What tests and embedders may replace. */
+export interface ServerSurroundings {
+  readonly clock?: ServerClock;
+  readonly log?: Log;
+}
+
+const RECEIPT_KEY_BYTES = 32;
+const ORIGIN_SETTING = 'origin';
+
+export const systemServerClock: ServerClock = { ...systemClock, wallMs: () => Date.now() };
+
+/** Starts a server. @throws StartupError saying what to do about it */
+export async function startServer(config: ServerConfig, surroundings: ServerSurroundings = {}): Promise<RunningServer> {
+  const log = surroundings.log ?? createLog(config.logLevel);
+  const directory = openDataDirectory(config.dataDir);
+  const certificate = await loadCertificate(config, directory);
+  const storeLimits = storeLimitsOf(config);
+  const [store] = await Promise.all([openStore(config, directory, storeLimits), opaqueReady]);
+  let listener: Listener | undefined;
+  try {
+    // A database with accounts and no OPAQUE setup was moved without it; making a new one would void every password.
+    const isNew = (await store.status()).accounts === 0;
+    const opaqueSetup = loadSecret(directory, 'opaque-setup', OPAQUE_SETUP_BYTES, opaqueCreateSetup, isNew);
+    const receiptPrivateKey = loadSecret(
+      directory,
+      'receipt-key',
+      RECEIPT_KEY_BYTES,
+      () => nodeCrypto.random(RECEIPT_KEY_BYTES),
+      true,
+    );
+
+    let failed: (error: Error) => void = () => {};
+    const failure = new Promise<Error>((resolve) => {
+      failed = resolve;
+    });
+    // The origin may depend on the port, so the first connections wait until there is a server for them.
+    const early: Connection[] = [];
+    let accept = (connection: Connection): void => void early.push(connection);
+    listener = await listen(config, certificate, failed, (connection) => accept(connection));
+    const origin = await settleOrigin(store, config.origin, listener.address.port);
+    const server = createServer({
+      crypto: nodeCrypto,
+      store,
+      clock: surroundings.clock ?? systemServerClock,
+      log,
+      version: packageJson.version,
+      origin,
+      opaqueSetup,
+      receiptPrivateKey,
+      storeLimits,
+      rates: rateSettingsOf(config),
+    });
+    accept = server.accept;
+    for (const connection of early.splice(0)) accept(connection);
+    const { host, port } = listener.address;
+    log.info({ host, port, origin, generatedCertificate: certificate.generated }, 'listening');
+    const stop = stopper(server, listener, store, log, config.shutdownGraceSecs * 1000);
+    const stopped = Promise.race([
+      stop.finished,
+      failure.then(async (error) => {
+        log.error({ err: error }, 'the server cannot go on');
+        await stop.close();
+        throw error;
+      }),
+    ]);
+    // Whoever does not look at `stopped` still sees the failure in the log.
+    stopped.catch(() => {});
+    return {
+      host,
+      port,
+      origin,
+      dataDir: directory.path,
+      certificatePath: certificate.path,
+      close: stop.close,
+      stopped,
+    };
+  } catch (error) {
+    await listener?.close();
+    await store.close();
+    throw error;
+  }
+}
+
+function stopper(
+  server: QuicprochatServer,
+  listener: Listener,
+  store: Store,
+  log: Log,
+  graceMs: number,
+): { close: () => Promise<void>; finished: Promise<void> } {
+  let closing: Promise<void> | undefined;
+  let finish: () => void = () => {};
+  const finished = new Promise<void>((resolve) => {
+    finish = resolve;
+  });
+  const close = async (): Promise<void> => {
+    log.info({ connections: server.connections }, 'stopping');
+    await server.drain(graceMs);
+    await listener.close();
+    await store.close();
+    log.info({}, 'stopped');
+    finish();
+  };
+  return { close: () => (closing ??= close()), finished };
+}
+
+async function listen(
+  config: ServerConfig,
+  certificate: { readonly certificate: Uint8Array; readonly privateKey: Uint8Array },
+  onFailure: (error: Error) => void,
+  accept: (connection: Connection) => void,
+): Promise<Listener> {
+  const { host, port } = config.listen;
+  try {
+    return await listenQuic(
+      {
+        host,
+        port,
+        certificate: certificate.certificate,
+        privateKey: certificate.privateKey,
+        connectionsMax: config.connectionsMax,
+        onFailure,
+      },
+      accept,
+    );
+  } catch (error) {
+    if (error instanceof ConnectError)
+      throw new StartupError('listen', error.message, 'See the README.', { cause: error });
+    const message = error instanceof Error ? error.message : String(error);
+    const at = `${host.includes(':') ? `[${host}]` : host}:${port}`;
+    if (/in use|EADDRINUSE/i.test(message)) {
+      throw new StartupError(
+        'listen',
+        `UDP port ${port} is in use on ${host}`,
+        'Stop the program that has it, or give another one with --listen.',
+        { cause: error },
+      );
+    }
+    if (/permission|EACCES/i.test(message)) {
+      throw new StartupError(
+        'listen',
+        `${at} may not be listened on by this user`,
+        'Give a port above 1023 with --listen.',
+        {
+          cause: error,
+        },
+      );
+    }
+    throw new StartupError(
+      'listen',
+      `${at} cannot be listened on: ${message}`,
+      'Give an address of this machine with --listen.',
+      {
+        cause: error,
+      },
+    );
+  }
+}
+
+/** The origin is chosen once (PROTOCOL 10): every certificate and receipt names it. */
+async function settleOrigin(store: Store, configured: string | undefined, port: number): Promise<string> {
+  const wanted = configured ?? `localhost:${port}`;
+  const settled = new TextDecoder().decode(await store.putSettingOnce(ORIGIN_SETTING, encodeUtf8(wanted)));
+  if (configured !== undefined && configured !== settled) {
+    throw new StartupError(
+      'config',
+      `this data folder belongs to the server "${settled}", not to "${configured}"`,
+      'Leave --origin out, or use a new data folder.',
+    );
+  }
+  return settled;
+}
+
+const STORE_HINTS: Partial<Record<StoreErrorKind, string>> = {
+  in_use: 'Stop the other server, or give another folder with --data-dir.',
+  wrong_key: 'Give the key the database was made with: --store-key-file.',
+  newer_schema: 'Start the newer version of qpc-server.',
+  disk_full: 'Make room on the disk.',
+  corrupt: 'Restore the data folder from a backup.',
+};
+
+async function openStore(config: ServerConfig, directory: DataDirectory, limits: StoreLimits): Promise<Store> {
+  const key = config.storeKeyFile === undefined ? undefined : readStoreKey(config.storeKeyFile);
+  try {
+    return await openSqliteStore({ path: directory.file('qpc.db'), key, limits });
+  } catch (error) {
+    if (!(error instanceof StoreError)) throw error;
+    const hint = STORE_HINTS[error.kind] ?? 'Check the data folder and its owner.';
+    throw new StartupError('data', `the database in ${directory.path} cannot be opened: ${error.message}`, hint, {
+      cause: error,
+    });
+  } finally {
+    key?.fill(0);
+  }
+}
+
+function readStoreKey(file: string): Uint8Array {
+  let content: string;
+  try {
+    content = readFileSync(file, 'utf8');
+  } catch (error) {
+    throw new StartupError('config', `${file} cannot be read: ${reasonOf(error)}`, 'Check --store-key-file.', {
+      cause: error,
+    });
+  }
+  const key = decodeHex(content.trim());
+  if (key?.length !== 32) {
+    throw new StartupError('config', `${file} does not hold 64 hex digits`, 'Make a key with: openssl rand -hex 32');
+  }
+  return key;
+}
