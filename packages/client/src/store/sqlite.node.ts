@@ -3,48 +3,56 @@
  * ratchet would reuse keys). The database is locked by SQLite itself: EXCLUSIVE locking and a write transaction at once,
  * so that a second process is refused when it opens, not when it writes.
  */
+import { createRequire } from 'node:module';
 import { Internal, Misuse } from '@quicprochat/core';
-import { encodeHex } from '@quicprochat/crypto';
-import Database from 'better-sqlite3-multiple-ciphers';
+import type BetterSqlite3 from 'better-sqlite3';
 import type { Driver, SqlRow, SqlValue, Statement, Synchronous } from './driver.ts';
 import { damaged, LocalStateError } from './local-state-error.ts';
 import { openStore, type Store } from './store.ts';
 
+// The package's own types are out of reach of its `exports`; those of better-sqlite3, whose API it has, describe it.
+const Database = createRequire(import.meta.url)('better-sqlite3-multiple-ciphers') as typeof BetterSqlite3;
+type Database = BetterSqlite3.Database & { key?(key: Buffer): number; rekey?(key: Buffer): number };
+
 export interface SqliteOptions {
   /** 32 bytes. */
   readonly key: Uint8Array;
-  /** Refuse to create the file. */
-  readonly mustExist?: boolean;
 }
 
 /**
- * Opens an encrypted database file and takes it for this process. The caller creates the file with mode 0600 first.
+ * Opens an encrypted database file, which exists with the right mode (it may be empty), and takes it for this process.
  * @throws LocalStateError `profile-in-use`, `profile-damaged` (also for a wrong key), `profile-unwritable`
  */
-export function openSqlite(path: string, { key, mustExist = false }: SqliteOptions): Driver {
-  const database = guard(() => new Database(path, { timeout: 0, fileMustExist: mustExist }));
-  try {
-    guard(() => {
-      database.pragma(`cipher='sqlcipher'`);
-      database.pragma('legacy=4');
-      database.pragma(`key="x'${encodeHex(key)}'"`);
+export function openSqlite(path: string, { key }: SqliteOptions): Driver {
+  return driverOf(
+    openDatabase(path, key, (database) => {
       database.pragma('locking_mode=EXCLUSIVE');
       database.pragma('journal_mode=WAL');
       database.pragma('synchronous=FULL');
       configure(database);
-      // Takes the lock, and reads: a wrong key shows here.
-      database.exec('BEGIN IMMEDIATE; SELECT count(*) FROM sqlite_schema; COMMIT');
-    });
-  } catch (error) {
-    database.close();
-    throw error;
-  }
-  return driverOf(database);
+      // Takes the lock, and keeps it. A wrong key or a damaged first page has shown above.
+      database.exec('BEGIN IMMEDIATE; COMMIT');
+    }),
+  );
+}
+
+/**
+ * Encrypts a closed database file anew. Not atomic: work on a copy.
+ * @throws LocalStateError as `openSqlite`
+ */
+export function rekeySqlite(path: string, key: Uint8Array, newKey: Uint8Array): void {
+  const database = openDatabase(path, key, (opened) => {
+    opened.pragma('journal_mode=DELETE');
+    opened.pragma('synchronous=FULL');
+    withKeyText(newKey, (text) => opened.rekey?.(text));
+    opened.prepare('SELECT count(*) FROM sqlite_schema').get();
+  });
+  database.close();
 }
 
 /** A database that keeps nothing, for tests and for `:memory:` profiles. */
 export function openMemorySqlite(): Driver {
-  const database = guard(() => new Database(':memory:'));
+  const database: Database = guard(() => new Database(':memory:'));
   configure(database);
   return driverOf(database);
 }
@@ -54,7 +62,40 @@ export function openMemoryStore(): Store {
   return openStore(openMemorySqlite());
 }
 
-function configure(database: Database.Database): void {
+function openDatabase(path: string, key: Uint8Array, prepare: (database: Database) => void): Database {
+  const database: Database = guard(() => new Database(path, { timeout: 0, fileMustExist: true }));
+  try {
+    guard(() => {
+      database.pragma(`cipher='sqlcipher'`);
+      database.pragma('legacy=4');
+      withKeyText(key, (text) => database.key?.(text));
+      prepare(database);
+      database.prepare('SELECT count(*) FROM sqlite_schema').get();
+    });
+  } catch (error) {
+    database.close();
+    throw error;
+  }
+  return database;
+}
+
+/** SQLCipher's way to write a raw key, x'…64 hex…', in memory that is wiped. */
+function withKeyText(key: Uint8Array, use: (text: Buffer) => void): void {
+  const digits = '0123456789abcdef';
+  const text = Buffer.alloc(3 + 2 * key.length, "'");
+  text[0] = 0x78; // x
+  key.forEach((byte, i) => {
+    text[2 + 2 * i] = digits.charCodeAt(byte >> 4);
+    text[3 + 2 * i] = digits.charCodeAt(byte & 15);
+  });
+  try {
+    use(text);
+  } finally {
+    text.fill(0);
+  }
+}
+
+function configure(database: Database): void {
   database.pragma('foreign_keys=ON');
   database.pragma('secure_delete=ON');
   database.pragma('temp_store=MEMORY');
@@ -62,7 +103,7 @@ function configure(database: Database.Database): void {
   database.defaultSafeIntegers(true);
 }
 
-function driverOf(database: Database.Database): Driver {
+function driverOf(database: Database): Driver {
   const begin = database.prepare('BEGIN IMMEDIATE');
   const commit = database.prepare('COMMIT');
   let depth = 0;
@@ -92,10 +133,7 @@ function driverOf(database: Database.Database): Driver {
     exec(sql) {
       guard(() => database.exec(sql));
     },
-    prepare(sql) {
-      const statement = guard(() => database.prepare<SqlValue[], SqlRow>(sql));
-      return statementOf(statement);
-    },
+    prepare: (sql) => statementOf(guard(() => database.prepare<SqlValue[], SqlRow>(sql))),
     transaction,
     close() {
       if (database.open) guard(() => database.close());
@@ -103,7 +141,7 @@ function driverOf(database: Database.Database): Driver {
   };
 }
 
-function statementOf(statement: Database.Statement<SqlValue[], SqlRow>): Statement {
+function statementOf(statement: BetterSqlite3.Statement<SqlValue[], SqlRow>): Statement {
   return {
     run(...values) {
       const { changes, lastInsertRowid } = guard(() => statement.run(...values));
@@ -132,17 +170,14 @@ function guard<T>(call: () => T): T {
   try {
     return call();
   } catch (error) {
-    throw translate(error);
+    throw translated(error);
   }
 }
 
-function translate(error: unknown): unknown {
-  if (error instanceof Error && error.message.includes('directory does not exist'))
-    return unwritable('it does not exist', error);
+function translated(error: unknown): unknown {
   if (!(error instanceof Database.SqliteError)) return error;
   const code = error.code.replace(/^SQLITE_/, '');
-  const primary = code.split('_')[0];
-  switch (primary) {
+  switch (code.split('_')[0]) {
     case 'BUSY':
     case 'LOCKED':
       return new LocalStateError(
@@ -158,14 +193,13 @@ function translate(error: unknown): unknown {
       return unwritable('the disk is full', error);
     case 'READONLY':
     case 'PERM':
-    case 'AUTH':
       return unwritable('it is read-only', error);
     case 'CANTOPEN':
       return unwritable('it cannot be opened', error);
     case 'IOERR':
       return unwritable(`the disk reports an error (${code})`, error);
     default:
-      // Constraint, misuse, syntax: ours. SQLite's message names columns, never values.
+      // Constraint, misuse, syntax: ours. SQLite's own message names columns, never values.
       return new Internal(`The profile's database refused an operation (${code}).`, '', { cause: error });
   }
 }
@@ -174,7 +208,7 @@ function unwritable(reason: string, cause: unknown): LocalStateError {
   return new LocalStateError(
     'profile-unwritable',
     `The profile's database cannot be written: ${reason}.`,
-    'Free some space or repair the permissions of the profile folder, then try again; nothing was lost.',
+    'Free some space or repair the permissions of the profile folder, then try again; nothing that was stored is lost.',
     { cause },
   );
 }
