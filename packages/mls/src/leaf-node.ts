@@ -151,8 +151,16 @@ export interface LeafPlace {
 
 export function checkLeafNode(suite: Suite, leaf: LeafNode, place: LeafPlace): void {
   checkLeafForm(suite, leaf, place.source);
-  const tbs = encodeLeafNodeTbs(leaf, place.groupId, place.leafIndex, new Writer(512));
-  demand(verifyWithLabel(suite, leaf.signatureKey, 'LeafNodeTBS', tbs, leaf.signature), 'leafSignature');
+  demand(isLeafSignatureValid(suite, leaf, place), 'leafSignature');
+}
+
+export function isLeafSignatureValid(
+  suite: Suite,
+  leaf: LeafNode,
+  { groupId, leafIndex }: Pick<LeafPlace, 'groupId' | 'leafIndex'>,
+): boolean {
+  const tbs = encodeLeafNodeTbs(leaf, groupId, leafIndex, new Writer(512));
+  return verifyWithLabel(suite, leaf.signatureKey, 'LeafNodeTBS', tbs, leaf.signature);
 }
 
 function checkLeafForm(suite: Suite, leaf: LeafNode, source: LeafPlace['source']): void {

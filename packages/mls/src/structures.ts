@@ -5,7 +5,6 @@
 import type { HpkeCiphertext } from './cipher-suites.ts';
 import { encode, type Reader, Writer } from './codec.ts';
 import { demand, violated } from './errors.ts';
-import { LEAF_INDEX_MAX } from './tree-math.ts';
 import {
   type Capabilities,
   ContentType,
@@ -139,9 +138,7 @@ export function encodeLeafNodeTbs(
 }
 
 export function readLeafIndex(reader: Reader): LeafIndex {
-  const index = reader.u32();
-  demand(index <= LEAF_INDEX_MAX, 'malformed', 'leaf index');
-  return index as LeafIndex;
+  return reader.u32() as LeafIndex;
 }
 
 export function readParentNode(reader: Reader): ParentNode {
@@ -268,11 +265,8 @@ export function readProposal(reader: Reader): Proposal {
       return { kind: 'add', keyPackage: readKeyPackage(reader) };
     case ProposalType.Update:
       return { kind: 'update', leafNode: readLeafNode(reader) };
-    case ProposalType.Remove: {
-      const removed = reader.u32();
-      demand(removed <= LEAF_INDEX_MAX, 'removeMember');
-      return { kind: 'remove', removed: removed as LeafIndex };
-    }
+    case ProposalType.Remove:
+      return { kind: 'remove', removed: readLeafIndex(reader) };
     case ProposalType.PreSharedKey:
       return { kind: 'preSharedKey', psk: readPreSharedKeyId(reader) };
     case ProposalType.ReInit:
@@ -478,11 +472,8 @@ export function writeWelcome(writer: Writer, welcome: Welcome): void {
 
 export function readSender(reader: Reader): Sender {
   switch (reader.u8()) {
-    case 1: {
-      const leafIndex = reader.u32();
-      demand(leafIndex <= LEAF_INDEX_MAX, 'senderMember');
-      return { kind: 'member', leafIndex: leafIndex as LeafIndex };
-    }
+    case 1:
+      return { kind: 'member', leafIndex: readLeafIndex(reader) };
     case 2:
       return { kind: 'external', senderIndex: reader.u32() };
     case 3:

@@ -1,12 +1,9 @@
 /**
  * Full binary trees in an array (RFC 9420 Appendix C): leaf i at node 2i, a parent of level k between its subtrees. A
- * tree of n leaves, n a power of two, has nodes 0 … 2n − 2 and its root at n − 1. 32-bit arithmetic suffices: leaf
- * indices stay below 2^30.
+ * tree of n leaves, n a power of two, has nodes 0 … 2n − 2 and its root at n − 1. 32-bit arithmetic suffices for
+ * any tree that fits in a message; an index from outside is looked up in the tree before anything is computed with it.
  */
 import type { LeafIndex, NodeIndex } from './types.ts';
-
-/** The largest leaf index accepted from anywhere. */
-export const LEAF_INDEX_MAX = 0x1fff_ffff;
 
 export function nodeOfLeaf(leaf: number): NodeIndex {
   return (2 * leaf) as NodeIndex;

@@ -1,0 +1,34 @@
+/** The public vectors of RFC 9420 (mlswg/mls-implementations), under tests/vectors/mls. */
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { decodeHex, encodeHex } from '@quicprochat/crypto';
+import { nodeCrypto } from '@quicprochat/crypto/node';
+import { findSuite, type Suite } from '../cipher-suites.ts';
+
+export function loadVectors<T>(name: string): T[] {
+  const file = new URL(`../../../../tests/vectors/mls/${name}.json`, import.meta.url);
+  return JSON.parse(readFileSync(file, 'utf8')) as T[];
+}
+
+export interface SuiteCase {
+  readonly cipher_suite: number;
+}
+
+const SUITES = [1, 2, 3, 7];
+
+/** The cases of the suites we have, each with its suite. */
+export function suiteCases<T extends SuiteCase>(cases: readonly T[]): { suite: Suite; vector: T }[] {
+  return cases.flatMap((vector) => {
+    if (!SUITES.includes(vector.cipher_suite)) return [];
+    const suite = findSuite(nodeCrypto, vector.cipher_suite);
+    return suite === undefined ? [] : [{ suite, vector }];
+  });
+}
+
+export function unhex(text: string): Uint8Array {
+  return decodeHex(text) ?? assert.fail('not hexadecimal');
+}
+
+export function assertHex(actual: Uint8Array | undefined, expected: string, what = 'bytes'): void {
+  assert.equal(actual && encodeHex(actual), expected, what);
+}
