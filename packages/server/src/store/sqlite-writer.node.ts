@@ -1,7 +1,6 @@
 /**
  * The thread that writes (DESIGN section 6). It alone changes the database: it opens and migrates it, then takes what is
- * queued into one transaction per turn, each write in a savepoint of its own, commits with fsync, and only then answers.
- * One failing write does not fail the others of its turn; a failing commit fails them all.
+ * queued into one transaction per turn and answers when that is on disk.
  *
  * Checkpoints happen in another thread; when those cannot keep up and the WAL exceeds 64 MB, this one empties it.
  */
@@ -9,6 +8,7 @@ import { statSync } from 'node:fs';
 import { parentPort, workerData } from 'node:worker_threads';
 import { pack } from './arena.ts';
 import { channelHashes } from './channel-hashes.node.ts';
+import { createGroupCommit } from './group-commit.node.ts';
 import { checkpoint, createPrivateFile, lockStore, migrate, openDatabase, translated } from './sqlite-database.node.ts';
 import {
   type Answer,
@@ -48,12 +48,9 @@ function start(): void {
   file.key?.fill(0);
   const schemaVersion = migrate(db);
   const writes = createWrites(db, limits, channelHashes);
-  const begin = db.prepare('BEGIN IMMEDIATE');
-  const savepoint = db.prepare('SAVEPOINT write');
-  const release = db.prepare('RELEASE write');
-  const undo = db.prepare('ROLLBACK TO write');
-  const commit = db.prepare('COMMIT');
-  const rollback = db.prepare('ROLLBACK');
+  const transact = createGroupCommit<WriteRequest>(db, ({ op, input }) =>
+    (writes[op] as (input: unknown) => unknown)(input),
+  );
   const queue = new WriteQueue<WriteRequest>();
   let scheduled = false;
   let closing = false;
@@ -83,36 +80,6 @@ function start(): void {
     }
     if (queue.size > 0) schedule();
     else if (closing) close();
-  }
-
-  function transact(requests: readonly WriteRequest[]): Answer[] {
-    try {
-      begin.run();
-      const answers = requests.map(write);
-      commit.run();
-      return answers;
-    } catch (error) {
-      if (db.inTransaction) rollback.run();
-      const failure = toFailure(translated(error));
-      return requests.map(({ id }) => ({ id, failure }));
-    }
-  }
-
-  function write(request: WriteRequest): Answer {
-    const { id } = request;
-    savepoint.run();
-    try {
-      const call = writes[request.op] as (input: unknown) => unknown;
-      const value = call(request.input);
-      release.run();
-      return { id, value };
-    } catch (error) {
-      // A full disk or a damaged page may have ended the whole transaction: then nobody's write stands.
-      if (!db.inTransaction) throw error;
-      undo.run();
-      release.run();
-      return { id, failure: toFailure(translated(error)) };
-    }
   }
 
   function answer(answers: readonly Answer[]): void {

@@ -444,7 +444,7 @@ type ThreadName = 'sqlite-writer' | 'sqlite-reader' | 'sqlite-checkpointer';
 /** Sources and built files lie beside each other alike; only the ending differs. */
 function startThread(name: ThreadName, data: WriterData): Worker {
   const ending = import.meta.url.slice(import.meta.url.lastIndexOf('.'));
-  return new Worker(new URL(`./${name}.node${ending}`, import.meta.url), { workerData: data, name });
+  return new Worker(new URL(`./${name}.node${ending}`, import.meta.url), { workerData: data, name, execArgv: [] });
 }
 
 function closedError(): StoreError {

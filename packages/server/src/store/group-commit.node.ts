@@ -1,0 +1,51 @@
+/**
+ * One turn of the writer: several writes in one transaction, each in a savepoint of its own, one fsync for all
+ * (DESIGN section 6). A write that fails is undone alone. When the transaction as a whole fails (a full disk, a failing
+ * fsync), nothing of it stands, and each write gets a transaction of its own, so that a large one on a nearly full disk
+ * does not fail the small ones.
+ */
+import { type Database, translated } from './sqlite-database.node.ts';
+import { type Answer, toFailure } from './sqlite-messages.node.ts';
+
+/** Answers in the order of the requests, all of them final: on disk, or without effect. */
+export function createGroupCommit<T extends { readonly id: number }>(
+  db: Database,
+  perform: (request: T) => unknown,
+): (requests: readonly T[]) => Answer[] {
+  const begin = db.prepare('BEGIN IMMEDIATE');
+  const savepoint = db.prepare('SAVEPOINT write');
+  const release = db.prepare('RELEASE write');
+  const undo = db.prepare('ROLLBACK TO write');
+  const commit = db.prepare('COMMIT');
+  const rollback = db.prepare('ROLLBACK');
+
+  function write(request: T): Answer {
+    const { id } = request;
+    savepoint.run();
+    try {
+      const value = perform(request);
+      release.run();
+      return { id, value };
+    } catch (error) {
+      // SQLite may have ended the whole transaction: then nobody's write stands.
+      if (!db.inTransaction) throw error;
+      undo.run();
+      release.run();
+      return { id, failure: toFailure(translated(error)) };
+    }
+  }
+
+  return function transact(requests): Answer[] {
+    try {
+      begin.run();
+      const answers = requests.map(write);
+      commit.run();
+      return answers;
+    } catch (error) {
+      if (db.inTransaction) rollback.run();
+      if (requests.length > 1) return requests.flatMap((request) => transact([request]));
+      const failure = toFailure(translated(error));
+      return requests.map(({ id }) => ({ id, failure }));
+    }
+  };
+}

@@ -1,0 +1,273 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { after, describe, test } from 'node:test';
+import { createGroupCommit } from './group-commit.node.ts';
+import { openDatabase } from './sqlite-database.node.ts';
+import { MIGRATIONS } from './sqlite-schema.node.ts';
+import { openSqliteStore } from './sqlite.node.ts';
+import { fresh, message, register, storeContract } from './store-contract.node.ts';
+import { type Address, type Store, StoreError, type StoreErrorKind } from './store.ts';
+
+const root = mkdtempSync(join(tmpdir(), 'qpc-store-'));
+after(() => rmSync(root, { recursive: true, force: true }));
+
+let files = 0;
+const newPath = () => join(root, `${++files}.db`);
+const failsWith = (kind: StoreErrorKind, text?: RegExp) => (error: unknown) => {
+  assert.ok(error instanceof StoreError, String(error));
+  assert.equal(error.kind, kind);
+  if (text !== undefined) assert.match(error.message, text);
+  return true;
+};
+
+for (const [name, key] of [
+  ['SQLite', undefined],
+  ['SQLCipher', new Uint8Array(32).fill(7)],
+] as const) {
+  storeContract(name, async (limits) => {
+    const path = newPath();
+    const store = await openSqliteStore({ path, key, limits });
+    return {
+      store,
+      reopen: async () => {
+        await store.close();
+        return openSqliteStore({ path, key, limits });
+      },
+    };
+  });
+}
+
+describe('opening', () => {
+  test('a wrong key, a missing key and a superfluous key are told apart from damage', async () => {
+    const path = newPath();
+    const key = fresh(32);
+    await (await openSqliteStore({ path, key })).close();
+    await assert.rejects(openSqliteStore({ path, key: fresh(32) }), failsWith('wrong_key', /does not open/));
+    await assert.rejects(openSqliteStore({ path }), failsWith('wrong_key', /encrypted or is not a database/));
+    const plain = newPath();
+    await (await openSqliteStore({ path: plain })).close();
+    await assert.rejects(openSqliteStore({ path: plain, key }), failsWith('wrong_key', /does not open/));
+    await assert.rejects(openSqliteStore({ path, key: fresh(31) }), failsWith('misuse'));
+    const store = await openSqliteStore({ path, key });
+    assert.equal((await store.status()).encrypted, true);
+    await store.close();
+  });
+
+  test('a newer schema is refused, and left as it is', async () => {
+    const path = newPath();
+    await (await openSqliteStore({ path })).close();
+    const db = openDatabase({ path, key: undefined }, { cacheKiB: 100 });
+    db.pragma(`user_version = ${MIGRATIONS.length + 1}`);
+    db.close();
+    const before = readFileSync(path);
+    await assert.rejects(openSqliteStore({ path }), failsWith('newer_schema', /start a newer qpc-server/));
+    assert.deepEqual(readFileSync(path), before);
+  });
+
+  test('one process has it at a time, and a failed attempt harms nobody', async () => {
+    const path = newPath();
+    const store = await openSqliteStore({ path });
+    await assert.rejects(openSqliteStore({ path }), failsWith('in_use', /Another server process/));
+    const alice = await register(store, 'alice');
+    assert.equal((await store.enqueue(message([alice]))).kind, 'enqueued');
+    await store.close();
+    const again = await openSqliteStore({ path });
+    assert.equal(await again.headSeq(alice), 1);
+    await again.close();
+  });
+
+  test('a missing folder is an error of the medium with the next step', async () => {
+    await assert.rejects(openSqliteStore({ path: join(root, 'nowhere', 'x.db') }), failsWith('io', /check/));
+  });
+
+  test('files are private, and an encrypted store shows nothing of what it holds', async () => {
+    const path = newPath();
+    const store = await openSqliteStore({ path, key: fresh(32) });
+    const alice = await register(store, 'alice-in-the-clear');
+    await store.enqueue(message([alice], new TextEncoder().encode('the quick brown fox')));
+    for (const suffix of ['', '-wal', '-shm', '.lock']) {
+      assert.equal(statSync(path + suffix).mode & 0o077, 0, suffix);
+      const bytes = readFileSync(path + suffix);
+      for (const text of ['alice-in-the-clear', 'quick brown', 'CREATE TABLE', 'SQLite format']) {
+        assert.ok(suffix === '.lock' || !bytes.includes(text), `${suffix} holds ${text}`);
+      }
+    }
+    await store.close();
+    assert.equal(statSync(`${path}-wal`, { throwIfNoEntry: false }), undefined, 'closing empties the WAL');
+  });
+});
+
+describe('failures', () => {
+  test('a damaged page fails what needs it, and reads of the rest go on', async () => {
+    const path = newPath();
+    const key = fresh(32);
+    let store = await openSqliteStore({ path, key });
+    const alice = await register(store, 'alice');
+    const bob = await register(store, 'bob');
+    await store.enqueue(message([alice], fresh(100_000)));
+    await store.enqueue(message([bob], fresh(10)));
+    await store.close();
+
+    // Alice's payload fills the end of the file; her pages are damaged, everything else is whole.
+    const pageBytes = 4096;
+    const fd = openSync(path, 'r+');
+    const pages = statSync(path).size / pageBytes;
+    for (let page = pages - 12; page < pages - 6; page++)
+      writeSync(fd, new Uint8Array(64), 0, 64, page * pageBytes + 500);
+    closeSync(fd);
+
+    store = await openSqliteStore({ path, key });
+    await assert.rejects(store.readInbox({ address: alice, afterSeq: 0 }), failsWith('corrupt', /restore a backup/));
+    const read = await store.readInbox({ address: bob, afterSeq: 0 });
+    assert.equal(read.kind === 'read' && read.rows.length, 1);
+    assert.equal((await store.findAccountByUsername('alice'))?.username, 'alice');
+    await store.close();
+  });
+
+  test('a full disk fails the large write only, and says so; when there is space again, all goes on', () => {
+    const db = openDatabase({ path: newPath(), key: fresh(32) }, { cacheKiB: 1_000 });
+    db.exec('CREATE TABLE t (data BLOB) STRICT');
+    const insert = db.prepare('INSERT INTO t VALUES (?)');
+    const transact = createGroupCommit(db, ({ data }: { id: number; data: Uint8Array }) => insert.run(data).changes);
+    const requests = [10, 400_000, 20].map((length, id) => ({ id, data: new Uint8Array(length) }));
+    db.pragma('max_page_count = 20');
+    const [first, large, last] = transact(requests);
+    assert.deepEqual(
+      [first, last],
+      [
+        { id: 0, value: 1 },
+        { id: 2, value: 1 },
+      ],
+    );
+    assert.ok(large !== undefined && 'failure' in large);
+    assert.equal(large.failure.kind, 'disk_full');
+    assert.match(large.failure.message, /free some space/);
+    const lengths = db.prepare('SELECT length(data) FROM t ORDER BY rowid').pluck();
+    assert.deepEqual(lengths.all(), [10, 20]);
+    db.pragma('max_page_count = 1000000');
+    assert.deepEqual(transact(requests.slice(1, 2)), [{ id: 1, value: 1 }]);
+    assert.deepEqual(lengths.all(), [10, 20, 400_000]);
+    db.close();
+  });
+
+  test('writes beyond the bound are turned away at once, the others are served', async () => {
+    const store = await openSqliteStore({ path: newPath(), limits: { pendingWrites: 8 } });
+    const alice = await register(store, 'alice');
+    const outcomes = await Promise.allSettled(Array.from({ length: 20 }, () => store.enqueue(message([alice]))));
+    const refused = outcomes.filter((each) => each.status === 'rejected');
+    assert.equal(refused.length, 12);
+    for (const each of refused) failsWith('unavailable', /too much to do/)(each.reason);
+    assert.equal(await store.headSeq(alice), 8);
+    await store.close();
+  });
+
+  test('closing finishes what was accepted', async () => {
+    const path = newPath();
+    const store = await openSqliteStore({ path });
+    const alice = await register(store, 'alice');
+    const sent = Array.from({ length: 300 }, () => store.enqueue(message([alice])));
+    const closed = store.close();
+    const late = store.enqueue(message([alice]));
+    await assert.rejects(late, failsWith('unavailable', /closed/));
+    assert.deepEqual(new Set((await Promise.all(sent)).map(({ kind }) => kind)), new Set(['enqueued']));
+    await closed;
+    const again = await openSqliteStore({ path });
+    assert.equal(await again.headSeq(alice), 300);
+    await again.close();
+  });
+});
+
+test('kill -9 under load loses no acknowledged envelope and hands out no KeyPackage twice (THREATS 11)', async () => {
+  const path = newPath();
+  const key = fresh(32);
+  const store = await openSqliteStore({ path, key });
+  const alice = await register(store, 'alice');
+  await store.close();
+
+  const script = join(root, 'writer.mjs');
+  writeFileSync(script, CHILD);
+  const known = new Map<string, number>();
+  const taken = new Set<string>();
+  let round = 0;
+  for (const acknowledgements of [1, 150, 400]) {
+    const child = spawn(process.execPath, [script, path, Buffer.from(key).toString('hex'), String(++round)], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+      env: { ...process.env, ALICE: JSON.stringify(hexAddress(alice)) },
+    });
+    const exited = once(child, 'exit');
+    let lines = 0;
+    for await (const line of createInterface({ input: child.stdout })) {
+      const [what, id, seq] = line.split(' ');
+      if (what === 'queued') known.set(id!, Number(seq));
+      else {
+        assert.ok(!taken.has(id!), 'a KeyPackage came twice');
+        taken.add(id!);
+      }
+      if (++lines === acknowledgements) child.kill('SIGKILL');
+    }
+    const [, signal] = await exited;
+    assert.equal(signal, 'SIGKILL');
+    assert.ok(lines >= acknowledgements);
+
+    const again = await openSqliteStore({ path, key, limits: { inboxEnvelopes: 1e6 } });
+    const found = await everything(again, alice);
+    for (const [id, seq] of known) assert.equal(found.get(id), seq, 'an acknowledged envelope is gone');
+    assert.equal(new Set(found.values()).size, found.size);
+    await again.close();
+  }
+  assert.ok(taken.size > 0);
+});
+
+async function everything(store: Store, address: Address): Promise<Map<string, number>> {
+  const found = new Map<string, number>();
+  let afterSeq = 0;
+  for (;;) {
+    const outcome = await store.readInbox({ address, afterSeq });
+    assert.equal(outcome.kind, 'read');
+    if (outcome.kind !== 'read') return found;
+    for (const row of outcome.rows) {
+      found.set(Buffer.from(row.messageId).toString('hex'), row.seq);
+      afterSeq = row.seq;
+    }
+    if (!outcome.more) return found;
+  }
+}
+
+function hexAddress(address: Address): { identityKey: string; deviceId: string } {
+  const hex = (bytes: Uint8Array) => Buffer.from(bytes).toString('hex');
+  return { identityKey: hex(address.identityKey), deviceId: hex(address.deviceId) };
+}
+
+/** Writes as fast as it can and prints each answer the moment it has it. */
+const CHILD = `
+import { writeSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { openSqliteStore } from ${JSON.stringify(new URL('./sqlite.node.ts', import.meta.url).href)};
+const [path, key, round] = process.argv.slice(2);
+const hex = (text) => new Uint8Array(Buffer.from(text, 'hex'));
+const sha256 = (data) => createHash('sha256').update(data).digest();
+const parsed = JSON.parse(process.env.ALICE);
+const alice = { identityKey: hex(parsed.identityKey), deviceId: hex(parsed.deviceId) };
+const store = await openSqliteStore({ path, key: hex(key), limits: { inboxEnvelopes: 1e6, inboxBytes: 1e12 } });
+const nowMs = 1800000000000;
+const writer = async (n) => {
+  for (let i = 0; ; i++) {
+    const messageId = sha256(round + '/' + n + '/' + i).subarray(0, 16);
+    const data = new Uint8Array(1024).fill(i);
+    const target = { kind: 'recipients', recipients: [alice] };
+    const outcome = await store.enqueue({ target, messageId, payload: { data, hash: sha256(data) }, nowMs }, { fairnessKey: n });
+    writeSync(1, 'queued ' + messageId.toString('hex') + ' ' + outcome.results[0].seq + '\\n');
+    const keyPackage = sha256('package' + messageId.toString('hex'));
+    const upload = { keyPackage, hash: sha256(keyPackage), suite: 1, notAfterMs: nowMs + 1e9, lastResort: false };
+    await store.uploadKeyPackages({ address: alice, keyPackages: [upload], nowMs });
+    const take = await store.takeKeyPackages({ identityKey: alice.identityKey, suite: 1, nowMs });
+    for (const each of take.keyPackages) writeSync(1, 'taken ' + Buffer.from(each.keyPackage).toString('hex') + '\\n');
+  }
+};
+await Promise.all(Array.from({ length: 32 }, (_, n) => writer(n)));
+`;
