@@ -49,6 +49,12 @@ test('an error is one line with cause and next step, or the last JSON line', () 
   ]);
 });
 
+test('sentences of the SDK become one line of the same look', () => {
+  const { out, stderr } = recorder({});
+  out.fail(new CliError(ExitCode.localState, 'x', 'The profile is in use.', 'Close the other qpc. Then try again.'));
+  assert.deepEqual(stderr, ['qpc: The profile is in use; close the other qpc. Then try again\n']);
+});
+
 test('nothing follows the last line', () => {
   const { out, stdout } = recorder({ json: true });
   out.finish({});

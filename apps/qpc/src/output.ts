@@ -95,7 +95,10 @@ export class Output {
 
   /** An error that does not end the program (a line of a chat that could not be sent). */
   complain(error: CliError): void {
-    const segments: readonly Segment[] = [{ text: 'qpc: ', style: 'red' }, `${error.message}; ${error.hint}`];
+    const segments: readonly Segment[] = [
+      { text: 'qpc: ', style: 'red' },
+      `${withoutStop(error.message)}; ${continued(error.hint)}`,
+    ];
     this.#options.stderr.write(`${this.#render(segments, this.#options.stderr)}\n`);
   }
 
@@ -119,4 +122,13 @@ export function wantsColor(flag: boolean, env: Readonly<Record<string, string | 
 /** Pads to a column; a longer text keeps one space after it. */
 export function column(text: string, width: number): string {
   return text.length >= width ? `${text} ` : text.padEnd(width);
+}
+
+/** Messages from the SDK are sentences; ours are parts of one line. */
+function withoutStop(text: string): string {
+  return text.replace(/\.$/u, '');
+}
+
+function continued(text: string): string {
+  return withoutStop(text).replace(/^[A-Z](?=[a-z])/u, (letter) => letter.toLowerCase());
 }

@@ -41,7 +41,12 @@ export class JsonProgram {
     surroundings.signal.throwIfAborted();
     this.name = name;
     this.#signal = surroundings.signal;
-    this.#child = spawn(process.execPath, command, { env: surroundings.env, stdio: ['pipe', 'pipe', 'pipe'] });
+    this.#child = spawn(process.execPath, command, {
+      env: surroundings.env,
+      stdio: ['pipe', 'pipe', 'pipe'],
+      // A session of its own: it neither asks on the person's terminal nor gets their Ctrl+C past us.
+      detached: true,
+    });
     surroundings.started(this);
     // A child that ends before it has read everything closes the pipe; its exit tells what happened.
     this.#child.stdin?.on('error', () => {});

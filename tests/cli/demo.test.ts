@@ -1,0 +1,46 @@
+// `qpc demo`, as `npm run demo` starts it: every step holds, and nothing is left behind.
+import assert from 'node:assert/strict';
+import { existsSync, mkdirSync, readdirSync } from 'node:fs';
+import path from 'node:path';
+import { test } from 'node:test';
+import { QPC_MAIN, World } from './world.ts';
+
+const world = new World();
+
+function temporary(name: string): NodeJS.ProcessEnv {
+  const folder = path.join(world.folder, name);
+  mkdirSync(folder);
+  return { ...world.env, TMPDIR: folder };
+}
+
+test('all steps succeed, with their times, and the folder is gone afterwards', async () => {
+  const env = temporary('whole');
+  const demo = world.run('demo', QPC_MAIN, ['demo', '--json'], env);
+  const result = await demo.result();
+  const steps = demo.events.filter((event) => event.type === 'step');
+  assert.ok(steps.every((step) => step['ok'] === true && typeof step['ms'] === 'number'));
+  const names = ['server', 'register', 'restart', 'direct', 'group', 'chat', 'race', 'crash', 'remove', 'blind'];
+  assert.deepEqual(
+    steps.map((step) => step['name']),
+    names,
+  );
+  assert.equal(result['steps'], names.length);
+  assert.deepEqual(readdirSync(String(env['TMPDIR'])), []);
+});
+
+test('interrupted, it ends what it started and removes its folder', async () => {
+  const env = temporary('interrupted');
+  const demo = world.run('demo', QPC_MAIN, ['demo', '--json'], env);
+  await demo.event('the first step', (event) => event.type === 'step');
+  demo.kill('SIGINT');
+  const failure = await demo.failure();
+  assert.equal(failure.exitCode, 130);
+  assert.deepEqual(readdirSync(String(env['TMPDIR'])), []);
+});
+
+test('--keep leaves the folder, with what the server has', async () => {
+  const env = temporary('kept');
+  const demo = world.run('demo', QPC_MAIN, ['demo', '--json', '--keep'], env);
+  const { folder } = await demo.result();
+  assert.ok(typeof folder === 'string' && existsSync(path.join(folder, 'server')));
+});
