@@ -9,7 +9,7 @@ import { untilAborted } from './abort.ts';
 import type { Client, ClientEvent, Conversation } from '@quicprochat/client/node';
 import type { CommandContext } from './command.ts';
 import { COMMANDS } from './command-table.ts';
-import { showUnseen } from './commands/messages.ts';
+import { sendQueued, showUnseen } from './commands/messages.ts';
 import { findConversation } from './find-conversation.ts';
 import { chatHelp } from './help.ts';
 import type { JsonFields } from './output.ts';
@@ -34,7 +34,7 @@ export async function follow(context: CommandContext, reference: string | undefi
       });
       screen.start();
       await sendLines(context, client, conversation);
-      await untilAborted(client.flush({ conversationId: conversation.id }), signal);
+      await untilAborted(sendQueued(session, client, conversation.id), signal);
       await screen.drained();
     } else {
       out.event('following', {}, { text: 'Waiting for messages. Ctrl+C to end.', style: 'dim' });

@@ -15,36 +15,34 @@ const EXIT_CODES: Readonly<Record<ClientErrorKind, ExitCode>> = {
   bug: ExitCode.bug,
 };
 
-/** Next steps that only the command line can name. */
-const HINTS: Readonly<Record<string, string>> = {
+/** Next steps that only the command line can name: flags, and what it does with what was queued. */
+const OUR_HINTS: Readonly<Record<string, string>> = {
   'server-away': 'check that qpc-server runs there, or name another with --server; what was queued is kept',
-  'connection-lost': 'run the command again; what was queued is kept',
   'untrusted-certificate':
     "give the server's certificate with --ca-cert FILE (qpc-server prints its path when it starts)",
   'wrong-server-name': "give the name in the server's certificate with --server-name NAME",
-  'bad-trust-anchor': 'give a PEM or DER certificate with --ca-cert FILE',
+  'profile-in-use': 'close the other qpc that uses this profile, or choose another with --profile NAME',
+  'profile-missing': 'make an account with "qpc register-user NAME", or choose a profile with --profile or --state',
+  'other-account': 'choose another profile with --profile NAME',
+};
+
+/** For errors that come without one. */
+const DEFAULT_HINTS: Readonly<Record<string, string>> = {
   'wrong-credentials': 'check name and password and try again; the server does not say which of them is wrong',
   'name-taken': 'choose another name, or log in with "qpc login" if the account is yours',
   'device-unknown': 'use the profile the account was made with (--profile or --state)',
   'session-expired': 'log in again with "qpc login"',
-  'unknown-user': 'check the spelling; the other person needs an account on the same server',
-  'no-key-package': 'the other person has to run qpc once, so that new keys are published',
-  'inbox-full': 'the other person has to fetch messages first; try again later',
-  'rate-limited': 'wait a little and try again',
-  'profile-in-use': 'close the other qpc that uses this profile, or choose another with --profile',
-  'profile-missing': 'make an account with "qpc register-user NAME", or choose a profile with --profile or --state',
-  'wrong-state-password': "try again with the profile's own password (--state-password-stdin), not the account's",
-  'not-registered': 'make an account with "qpc register-user NAME"',
-  'other-account': 'choose another profile with --profile NAME',
-  'not-logged-in': 'log in with "qpc login"',
+  'not-logged-in': 'log in again with "qpc login"',
   'unknown-conversation': 'see "qpc join" for your conversations, or start one with "qpc dm USER"',
   'not-admin': 'ask an administrator of the group',
+  'inbox-full': 'the other person has to fetch messages first; try again later',
 };
 
 export function toCliError(error: unknown): CliError {
   if (error instanceof CliError) return error;
   if (isClientError(error)) {
-    const hint = HINTS[error.code] ?? (error.hint || 'run "qpc help" to see what is possible');
+    const hint =
+      OUR_HINTS[error.code] ?? (error.hint || DEFAULT_HINTS[error.code] || 'run "qpc help" to see what is possible');
     return new CliError(EXIT_CODES[error.kind], error.code, error.message, hint);
   }
   const message = error instanceof Error ? error.message : String(error);

@@ -27,6 +27,8 @@ import {
 
 /** How long to try for a first connection. A person waits this long; a script sets `--timeout`. */
 const CONNECT_TIMEOUT_MS = 10_000;
+/** After this long without a connection a person is told what is going on. */
+const SLOW_CONNECT_MS = 1000;
 
 /** What the profile remembers about its server, beside the database: `server.json`. Nothing in it is secret. */
 interface RememberedServer {
@@ -79,7 +81,7 @@ export class Session {
     if (this.#memory) return this.#memory;
     const { openClient } = await import('@quicprochat/client/node');
     this.#memory = await openClient({ profileDir: ':memory:', ...(await this.#connectionOptions()) });
-    await this.#memory.connect({ timeoutMs: CONNECT_TIMEOUT_MS });
+    await this.#connect(this.#memory);
     return this.#memory;
   }
 
@@ -108,10 +110,8 @@ export class Session {
 
   async connected(options: { readonly create?: boolean } = {}): Promise<Client> {
     const client = await this.profile(options);
-    if (!this.#online) {
-      await client.connect({ timeoutMs: CONNECT_TIMEOUT_MS });
-      this.#online = true;
-    }
+    if (!this.#online) await this.#connect(client);
+    this.#online = true;
     return client;
   }
 
@@ -168,6 +168,18 @@ export class Session {
     this.#client = undefined;
     this.#memory = undefined;
     await Promise.all(clients.map((client) => client.close()));
+  }
+
+  async #connect(client: Client): Promise<void> {
+    const label = await this.serverLabel();
+    const timer = setTimeout(() => {
+      this.#options.out.progress({ text: `(connecting to ${label}, giving up after 10 s)`, style: 'dim' });
+    }, SLOW_CONNECT_MS);
+    try {
+      await client.connect({ timeoutMs: CONNECT_TIMEOUT_MS });
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   async #connectionOptions(): Promise<Pick<OpenOptions, 'server' | 'serverName' | 'caCert'>> {

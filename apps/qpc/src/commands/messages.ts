@@ -5,6 +5,8 @@ import type { Command, CommandContext, CommandInput } from '../command.ts';
 import { CliError, ExitCode, usageError } from '../errors.ts';
 import { findConversation } from '../find-conversation.ts';
 import type { JsonFields } from '../output.ts';
+import { toCliError } from '../sdk-errors.ts';
+import type { Session } from '../session.ts';
 import { conversationFields, conversationLine, messageFields, printEvent, printMessage } from '../show.ts';
 import { checkUsername } from './account.ts';
 
@@ -152,20 +154,27 @@ export async function sendText(
 ): Promise<JsonFields> {
   if (text === '') throw usageError('there is nothing to send', 'write the text after the conversation', 'empty-text');
   const queued = await client.send(conversation.id, text);
-  try {
-    await session.connected();
-    await client.flush({ conversationId: conversation.id });
-  } catch (error) {
-    const { toCliError } = await import('../sdk-errors.ts');
-    const { exitCode, code, message } = toCliError(error);
-    if (exitCode !== ExitCode.unreachable && exitCode !== ExitCode.timeout) throw error;
-    throw new CliError(exitCode, code, message, 'the message is kept and goes out with the next command that connects');
-  }
+  await sendQueued(session, client, conversation.id);
   const sent = (await client.message(queued.localId)) ?? queued;
   refuseUndelivered(sent, conversation);
   for (const { username, reason } of sent.undelivered) out.warn(`not delivered to ${username}: ${REASONS[reason]}`);
   out.say({ text: sent.state === 'sent' ? 'Sent.' : 'Kept until it can be sent.', style: 'dim' });
   return messageFields(sent);
+}
+
+/**
+ * Waits until the server has what is queued in a conversation.
+ * @throws CliError unreachable or timeout, saying that it is kept
+ */
+export async function sendQueued(session: Session, client: Client, conversationId: string): Promise<void> {
+  try {
+    await session.connected();
+    await client.flush({ conversationId });
+  } catch (error) {
+    const { exitCode, code, message } = toCliError(error);
+    if (exitCode !== ExitCode.unreachable && exitCode !== ExitCode.timeout) throw error;
+    throw new CliError(exitCode, code, message, 'the message is kept and goes out with the next command that connects');
+  }
 }
 
 const REASONS = {
