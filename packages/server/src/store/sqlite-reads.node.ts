@@ -138,9 +138,9 @@ export function createReads(db: Database) {
   const headByDevice = raw<[number], readonly [number, number | null, number | null, number]>(
     'SELECT next_seq - 1, gap_reason, gap_since, gap_losses FROM head WHERE device = ?',
   );
-  const INBOX = `SELECT i.seq, p.data, i.channel, m.message_id, m.accepted_at, w.data, m.position, m.log_hash, m.roster_hash,
+  const INBOX = `SELECT i.seq, coalesce(m.data, p.data), i.channel, m.message_id, m.accepted_at, w.data, m.position, m.log_hash, m.roster_hash,
       r.data, q.data
-    FROM inbox i JOIN message m ON m.id = i.message JOIN payload p ON p.id = i.message
+    FROM inbox i JOIN message m ON m.id = i.message LEFT JOIN payload p ON p.id = m.large
       LEFT JOIN wrap w ON w.id = i.wrap LEFT JOIN payload r ON r.id = m.renewal LEFT JOIN wrap q ON q.id = i.renewal_wrap
     WHERE i.device = ? AND i.seq > ?`;
   const inboxRows = raw<[number, number, number], InboxRowColumns>(`${INBOX} ORDER BY i.seq LIMIT ?`);

@@ -2,9 +2,9 @@
  * The SQLite schema as numbered migrations, forward only (DESIGN section 5). `PRAGMA user_version` is the number of the
  * last one applied.
  *
- * An enqueue writes narrow rows plus one append-only payload: `message` and `payload` share an id and are written once
- * per call, `inbox` and `dedup` once per recipient. `message.refs` counts the inbox rows left; the last one to go takes
- * the message along. It stands apart from `payload`, so that counting never rewrites payload pages.
+ * An enqueue writes one append-only `message` for all recipients, and a narrow `inbox` and `dedup` row for each.
+ * `message.refs` counts the inbox rows left; the last one to go takes the message along. A small payload lies in its
+ * message; a large one in `payload`, so that counting never reads or rewrites it.
  */
 
 /** Never edit one that was released; append. */
@@ -135,6 +135,7 @@ export const MIGRATIONS: readonly string[] = [
     gap_losses INTEGER NOT NULL DEFAULT 0
   ) STRICT;
 
+  -- large, renewal: ids in payload. Either data or large is set.
   CREATE TABLE message (
     id INTEGER PRIMARY KEY,
     refs INTEGER NOT NULL,
@@ -143,7 +144,10 @@ export const MIGRATIONS: readonly string[] = [
     position INTEGER,
     log_hash BLOB,
     roster_hash BLOB,
-    renewal INTEGER
+    renewal INTEGER,
+    large INTEGER,
+    data BLOB,
+    CHECK ((data IS NULL) <> (large IS NULL))
   ) STRICT;
 
   CREATE TABLE payload (

@@ -46,6 +46,8 @@ const GAP_FULL = 0;
 const GAP_EXPIRED = 1;
 /** Rows of one acknowledgement in one transaction; the facade repeats until nothing is left. */
 const ACK_ROWS = 500;
+/** Payloads up to this lie in their message's row: two still fit a page. */
+const INLINE_BYTES = 1_800;
 
 /** What pointed at a message from an inbox row that is going away. */
 type Removal = readonly [
@@ -224,13 +226,22 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
   const clearGap = run<[number, number]>(
     'UPDATE head SET gap_reason = NULL, gap_since = NULL WHERE device = ? AND gap_losses = ? AND gap_reason IS NOT NULL',
   );
-  const insertPayload = run<[number, Uint8Array]>('INSERT INTO payload (id, data) VALUES (?, ?)');
-  const nextPayloadId = pluck<[], number>('SELECT coalesce(max(id), 0) + 1 FROM payload');
+  const insertPayload = run<[Uint8Array]>('INSERT INTO payload (data) VALUES (?)');
   const insertMessage = run<
-    [number, number, Uint8Array, number, number | null, Uint8Array | null, Uint8Array | null, number | null]
+    [
+      number,
+      Uint8Array,
+      number,
+      number | null,
+      Uint8Array | null,
+      Uint8Array | null,
+      number | null,
+      number | null,
+      Uint8Array | null,
+    ]
   >(
-    `INSERT INTO message (id, refs, message_id, accepted_at, position, log_hash, roster_hash, renewal)
-     VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+    `INSERT INTO message (refs, message_id, accepted_at, position, log_hash, roster_hash, renewal, large, data)
+     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
   );
   const insertWrap = run<[Uint8Array]>('INSERT INTO wrap (data) VALUES (?)');
   const insertInbox = run<[number, number, number, number, number | null, number | null, number | null, Uint8Array]>(
@@ -253,8 +264,8 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
   );
   const removalAt = raw<[number, number], Removal>(`${REMOVAL} WHERE device = ? AND seq = ?`);
   const deleteInboxRow = run<[number, number]>('DELETE FROM inbox WHERE device = ? AND seq = ?');
-  const deleteMessageLast = pluck<[number], number | null>(
-    'DELETE FROM message WHERE id = ? AND refs = 1 RETURNING renewal',
+  const deleteMessageLast = raw<[number], readonly [renewal: number | null, large: number | null]>(
+    'DELETE FROM message WHERE id = ? AND refs = 1 RETURNING renewal, large',
   );
   const releaseMessage = run<[number]>('UPDATE message SET refs = refs - 1 WHERE id = ?');
   const deletePayload = run<[number]>('DELETE FROM payload WHERE id = ?');
@@ -275,13 +286,9 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
       }
       if (wrap !== null) deleteWrap.run(wrap);
       if (renewalWrap !== null) deleteWrap.run(renewalWrap);
-      const renewal = deleteMessageLast.get(message);
-      if (renewal === undefined) {
-        releaseMessage.run(message);
-      } else {
-        deletePayload.run(message);
-        if (renewal !== null) deletePayload.run(renewal);
-      }
+      const last = deleteMessageLast.get(message);
+      if (last === undefined) releaseMessage.run(message);
+      else for (const payload of last) if (payload !== null) deletePayload.run(payload);
     }
     if (depth > 0) uncharge.run(depth, bytes, device);
   }
@@ -314,22 +321,21 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
     entry?: LogEntry;
     renewal?: Uint8Array | undefined;
   }): number {
-    const id = nextPayloadId.get()!;
-    insertPayload.run(id, message.payload);
-    let renewal: number | null = null;
-    if (message.renewal !== undefined) insertPayload.run((renewal = id + 1), message.renewal);
     const { position = null, logHash = null, rosterHash = null } = message.entry ?? {};
-    insertMessage.run(
-      id,
-      message.refs,
-      message.messageId,
-      message.acceptedAtMs,
-      position,
-      logHash,
-      rosterHash,
-      renewal,
+    const isSmall = message.payload.length <= INLINE_BYTES;
+    return rowid(
+      insertMessage.run(
+        message.refs,
+        message.messageId,
+        message.acceptedAtMs,
+        position,
+        logHash,
+        rosterHash,
+        message.renewal === undefined ? null : rowid(insertPayload.run(message.renewal)),
+        isSmall ? null : rowid(insertPayload.run(message.payload)),
+        isSmall ? message.payload : null,
+      ),
     );
-    return id;
   }
 
   function storeWrap(wrap: Uint8Array | undefined): number | null {
