@@ -9,6 +9,9 @@ import { violated } from './errors.ts';
 /** No message or stored row is longer. */
 export const ENCODED_BYTES_MAX = 64 * 1024 * 1024;
 
+/** No vector has more elements, so that many tiny ones do not grow into objects without bound. */
+export const VECTOR_ITEMS_MAX = 1 << 17;
+
 const VARINT_MAX = 0x3fff_ffff;
 
 export class Reader {
@@ -102,7 +105,10 @@ export class Reader {
     const at = this.#take(count);
     const inner = new Reader(this.#bytes, at, at + count);
     const items: T[] = [];
-    while (inner.remaining > 0) items.push(read(inner));
+    while (inner.remaining > 0) {
+      if (items.length === VECTOR_ITEMS_MAX) violated('malformed', 'too many elements');
+      items.push(read(inner));
+    }
     return items;
   }
 

@@ -114,6 +114,9 @@ export function makeCommit(
   const { core } = state;
   const { ownLeaf } = core;
   const proposals = chooseProposals(context, suite, state, parameters);
+  for (const { proposal } of proposals) {
+    if (proposal.kind === 'add') checkLifetime(proposal.keyPackage.leafNode, context.now);
+  }
   const evaluation = evaluateProposals(context, suite, state, proposals, ownLeaf);
   // A ReInit closes the group: a path would protect nothing.
   const withPath =
@@ -221,7 +224,6 @@ export function proposalOf(
   switch (input.kind) {
     case 'add':
       demandVerified(input.keyPackage);
-      checkLifetime(input.keyPackage.leafNode, context.now);
       return { kind: 'add', keyPackage: input.keyPackage };
     case 'remove':
       return { kind: 'remove', removed: input.removed };

@@ -141,7 +141,6 @@ export function keyPackageRef(suite: Suite, keyPackage: KeyPackage): Uint8Array 
 
 // ---- Checking a leaf by itself --------------------------------------------------------------------------------------
 
-/** ValSem numbers apart, a KeyPackage's lifetime is checked only here, where it is chosen: see `MlsContext`. */
 export interface LeafPlace {
   /** Undefined for a leaf that stands in a tree: any source. */
   readonly source: LeafNode['source']['kind'] | undefined;
@@ -180,10 +179,14 @@ function checkLeafForm(suite: Suite, leaf: LeafNode, source: LeafPlace['source']
 }
 
 export function checkLifetime(leaf: LeafNode, now: number): void {
-  if (leaf.source.kind !== 'keyPackage') return;
+  demand(isWithinLifetime(leaf, now), 'leafLifetime');
+}
+
+export function isWithinLifetime(leaf: LeafNode, now: number): boolean {
+  if (leaf.source.kind !== 'keyPackage') return true;
   const { notBefore, notAfter } = leaf.source.lifetime;
   const time = BigInt(Math.floor(now));
-  demand(notBefore <= time && time <= notAfter, 'leafLifetime');
+  return notBefore <= time && time <= notAfter;
 }
 
 export function askForMember(

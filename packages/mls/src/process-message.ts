@@ -27,7 +27,7 @@ import {
   stateSuite,
   unusedRoom,
 } from './group-state.ts';
-import { signLeafNode } from './leaf-node.ts';
+import { checkLifetime, signLeafNode } from './leaf-node.ts';
 import { checkProposal } from './proposals.ts';
 import { leafAt } from './ratchet-tree.ts';
 import { peekRatchets, type SecretTree, takeKey, takeNextKey } from './secret-tree.ts';
@@ -106,6 +106,7 @@ export function createProposal(
     const update = input.kind === 'update' ? ownUpdate(context, suite, state, input.leafNode) : undefined;
     const proposal = input.kind === 'update' ? update!.proposal : proposalOf(context, suite, input);
     checkProposal(context, suite, state, proposal, sender);
+    if (proposal.kind === 'add') checkLifetime(proposal.keyPackage.leafNode, context.now);
     const signed = signContent(
       suite,
       core.signaturePrivateKey,

@@ -14,6 +14,7 @@ import {
   checkKeyPackage,
   checkLeafNode,
   checkLifetime,
+  isWithinLifetime,
   meets,
   requirements,
 } from './leaf-node.ts';
@@ -314,7 +315,8 @@ export function selectProposals(
   const candidates = state.proposals.filter(
     ({ proposal, sender }) =>
       !(proposal.kind === 'update' && sender.kind === 'member' && sender.leafIndex === ownLeaf) &&
-      !(proposal.kind === 'remove' && proposal.removed === ownLeaf),
+      !(proposal.kind === 'remove' && proposal.removed === ownLeaf) &&
+      !(proposal.kind === 'add' && !isWithinLifetime(proposal.keyPackage.leafNode, context.now)),
   );
   const fits = (chosen: readonly CachedProposal[]): boolean => {
     try {

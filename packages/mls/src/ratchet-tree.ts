@@ -39,6 +39,9 @@ export interface TreeEditor extends RatchetTree {
   readonly parents: (ParentNode | undefined)[];
 }
 
+/** Every blank below the last member costs a hash, so the size of a tree is bounded apart from its members. */
+export const TREE_LEAVES_MAX = 1 << 16;
+
 export function newTree(leaf: LeafNode): RatchetTree {
   return { leaves: [leaf], parents: [], hashes: [] };
 }
@@ -156,6 +159,7 @@ export function addLeaf(tree: TreeEditor, value: LeafNode, searchFrom = 0): Leaf
   while (leaf < tree.leaves.length && tree.leaves[leaf] !== undefined) leaf++;
   if (leaf === tree.leaves.length) {
     const count = tree.leaves.length;
+    demand(2 * count <= TREE_LEAVES_MAX, 'treeSize');
     for (let i = 0; i < count; i++) tree.leaves.push(undefined);
     for (let i = 0; i < count; i++) tree.parents.push(undefined);
   }
@@ -251,9 +255,10 @@ export function subtreeHashWithout(
   if (within.length === 0) return subtreeHash(suite, tree, node);
   if (isLeaf(node)) return leafHash(suite, node >>> 1, undefined);
   const parent = parentAt(tree, node);
+  const gone = new Set<number>(within);
   return parentNodeHash(
     suite,
-    parent && { ...parent, unmergedLeaves: parent.unmergedLeaves.filter((leaf) => !within.includes(leaf)) },
+    parent && { ...parent, unmergedLeaves: parent.unmergedLeaves.filter((leaf) => !gone.has(leaf)) },
     subtreeHashWithout(suite, tree, left(node), within),
     subtreeHashWithout(suite, tree, right(node), within),
   );
@@ -304,6 +309,7 @@ function readNode(reader: Reader): Node {
 export function decodeRatchetTree(bytes: Uint8Array): RatchetTree {
   const nodes = decode((reader) => reader.vector((r) => r.optional(readNode)), bytes);
   demand(nodes.length > 0 && nodes.at(-1) !== undefined, 'treeTrailingBlank');
+  demand(nodes.length < 2 * TREE_LEAVES_MAX, 'treeSize');
   const leaves: (LeafNode | undefined)[] = [];
   const parents: (ParentNode | undefined)[] = [];
   for (let i = 0; i < nodes.length; i++) {

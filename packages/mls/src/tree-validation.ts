@@ -58,18 +58,37 @@ function* occupiedParents(tree: RatchetTree): Generator<readonly [NodeIndex, Par
 }
 
 export function validateUnmergedLeaves(tree: RatchetTree): void {
-  for (const [index, node] of occupiedParents(tree)) {
+  for (const [index, { unmergedLeaves }] of occupiedParents(tree)) {
     let previous = -1;
-    for (const leaf of node.unmergedLeaves) {
+    for (const leaf of unmergedLeaves) {
       demand(leaf > previous, 'treeUnmergedLeaves', 'not ascending');
       previous = leaf;
       demand(inSubtree(index, leaf) && leafAt(tree, leaf) !== undefined, 'treeUnmergedLeaves', 'not a descendant');
+    }
+  }
+  for (const [index, { unmergedLeaves }] of occupiedParents(tree)) {
+    for (const leaf of unmergedLeaves) {
       for (let between = parent(nodeOfLeaf(leaf)); between !== index; between = parent(between)) {
         const other = parentAt(tree, between);
-        demand(other === undefined || other.unmergedLeaves.includes(leaf), 'treeUnmergedLeaves', 'missing below');
+        demand(
+          other === undefined || includesSorted(other.unmergedLeaves, leaf),
+          'treeUnmergedLeaves',
+          'missing below',
+        );
       }
     }
   }
+}
+
+function includesSorted(leaves: readonly number[], leaf: number): boolean {
+  let low = 0;
+  let high = leaves.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (leaves[middle]! < leaf) low = middle + 1;
+    else high = middle;
+  }
+  return leaves[low] === leaf;
 }
 
 /**

@@ -155,7 +155,6 @@ export const validationRules = {
     text: 'Known extensions are well-formed and stand where they may.',
   },
   proposalSupported: { number: 113, section: '12.2', text: 'Every member supports the type of every proposal.' },
-  proposalSender: { number: 12181, section: '12.1.8', text: 'The sender may send this type of proposal.' },
   proposalsLimit: { number: 12203, section: 'API', text: 'At most proposalsMax proposals wait for a commit.' },
 
   // Commits
@@ -193,6 +192,7 @@ export const validationRules = {
 
   // Trees
   treeTrailingBlank: { number: 300, section: '12.4.3.3', text: 'A ratchet_tree does not end in a blank node.' },
+  treeSize: { number: 12446, section: 'API', text: 'A tree has at most 65,536 leaves.' },
   treeNodeType: { number: 12441, section: '12.4.3.3', text: 'Leaves stand at even, parents at odd positions.' },
   treeHash: { number: 12442, section: '12.4.3.1', text: 'The tree hash is the one in the GroupContext.' },
   treeParentHash: { number: 12443, section: '7.9.2', text: 'Every non-blank parent node is parent-hash valid.' },

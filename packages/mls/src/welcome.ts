@@ -25,7 +25,7 @@ import {
   welcomeKey,
   welcomeSecret,
 } from './key-schedule.ts';
-import { checkGroupExtensions, keyPackageRef, readKeyPackageMessage } from './leaf-node.ts';
+import { checkExtensionList, checkGroupExtensions, keyPackageRef, readKeyPackageMessage } from './leaf-node.ts';
 import { findPsk } from './proposals.ts';
 import {
   decodeRatchetTree,
@@ -195,6 +195,7 @@ function join(context: MlsContext, parameters: JoinGroupParameters): Exclude<Joi
   const expected = parameters.expectedGroupId;
   demand(expected === undefined || equal(expected, groupContext.groupId), 'welcomeGroupUnique');
   demand(!parameters.groupExists?.(groupContext.groupId), 'welcomeGroupUnique');
+  checkExtensionList(groupInfo.extensions, 'extensionsUnique');
   checkGroupExtensions(groupContext.extensions);
 
   const treeBytes =

@@ -148,9 +148,14 @@ export function processed<K extends ProcessOutcome['kind']>(
   return outcome as Extract<ProcessOutcome, { kind: K }>;
 }
 
-export function joined(context: MlsContext, welcome: Uint8Array | undefined, keyPackage: KeyPackageBundle): GroupState {
+export function joined(
+  context: MlsContext,
+  welcome: Uint8Array | undefined,
+  keyPackage: KeyPackageBundle,
+  ratchetTree?: Uint8Array,
+): GroupState {
   assert.ok(welcome);
-  const outcome = joinGroup(context, { welcome, keyPackage });
+  const outcome = joinGroup(context, { welcome, keyPackage, ...(ratchetTree && { ratchetTree }) });
   assert.ok(outcome.kind === 'joined', show(outcome));
   return outcome.state;
 }

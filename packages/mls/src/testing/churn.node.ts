@@ -1,0 +1,359 @@
+/**
+ * Churn: a group lives through random adds, removes, updates, pre-shared keys and changes of extensions, by value and by
+ * reference, with lost races, late and reordered messages and restarts from rows. After every epoch all members agree;
+ * who was removed reads nothing more. Every state that was replaced is wiped, so that keeping one by mistake shows.
+ */
+import assert from 'node:assert/strict';
+import { encodeUtf8 } from '@quicprochat/crypto';
+import {
+  createCommit,
+  createProposal,
+  decodePendingCommit,
+  diffRows,
+  encodePendingCommit,
+  epochAuthenticator,
+  exportRatchetTree,
+  exportSecret,
+  type GroupState,
+  groupContext,
+  groupRows,
+  type KeyPackageBundle,
+  memoryRows,
+  mergePendingCommit,
+  type MlsContext,
+  ownLeafIndex,
+  type ProcessOutcome,
+  type ProposalInput,
+  processMessage,
+  protectApplication,
+  restoreGroup,
+  roster,
+  wipeReplaced,
+} from '../index.ts';
+import {
+  groupOf,
+  joined,
+  keyPackageOf,
+  makeWorld,
+  type Person,
+  person,
+  processed,
+  type Seeded,
+  SUITE,
+  verified,
+  type World,
+} from './world.node.ts';
+
+interface Participant {
+  readonly person: Person;
+  state: GroupState;
+  readonly rows: ReturnType<typeof memoryRows>;
+}
+
+interface Late {
+  readonly message: Uint8Array;
+  readonly epoch: bigint;
+  readonly text: string;
+  readonly to: Set<Participant>;
+}
+
+export interface ChurnReport {
+  readonly epochs: number;
+  readonly messages: number;
+  readonly restarts: number;
+  readonly races: number;
+  readonly lockedOut: number;
+  readonly membersMax: number;
+}
+
+export interface ChurnOptions {
+  readonly seed: string;
+  readonly steps: number;
+  readonly membersMax: number;
+  readonly suite?: number;
+}
+
+export function runChurn({ seed, steps, membersMax, suite = SUITE }: ChurnOptions): ChurnReport {
+  const churn = new Churn(makeWorld(seed), membersMax, suite);
+  for (let step = 0; step < steps; step++) {
+    try {
+      churn.step();
+    } catch (error) {
+      throw new Error(`churn failed: seed ${seed}, step ${step}`, { cause: error });
+    }
+  }
+  return churn.report;
+}
+
+const PSK = new Uint8Array(32).fill(7);
+const PRIVATE_EXTENSION = 0xf123;
+
+class Churn {
+  readonly #world: World;
+  readonly #random: Seeded;
+  readonly #context: MlsContext;
+  readonly #membersMax: number;
+  readonly #suite: number;
+  #members: Participant[] = [];
+  #removed: Participant[] = [];
+  #late: Late[] = [];
+  /** KeyPackages of this epoch's Adds, committed or waiting. */
+  #invited: { someone: Person; bundle: KeyPackageBundle }[] = [];
+  #names = 0;
+  readonly #report = { epochs: 0, messages: 0, restarts: 0, races: 0, lockedOut: 0, membersMax: 1 };
+
+  constructor(world: World, membersMax: number, suite: number) {
+    this.#world = world;
+    this.#random = world.random;
+    this.#membersMax = membersMax;
+    this.#suite = suite;
+    this.#context = world.at(world.context.now, { hooks: { externalPsk: () => PSK } });
+    const first = person(world, 'first', suite);
+    const state = groupOf(world, first, {
+      cipherSuite: suite,
+      capabilities: { extensions: [PRIVATE_EXTENSION] },
+    });
+    this.#members = [this.#participant(first, state)];
+  }
+
+  get report(): ChurnReport {
+    return this.#report;
+  }
+
+  step(): void {
+    if (this.#chance(2)) this.#talk();
+    this.#changeEpoch();
+    if (this.#chance(3)) this.#deliverLate();
+    if (this.#chance(3)) this.#restart(this.#random.pick(this.#members));
+  }
+
+  #chance(oneIn: number): boolean {
+    return this.#random.below(oneIn) === 0;
+  }
+
+  #participant(someone: Person, state: GroupState): Participant {
+    const rows = memoryRows();
+    rows.apply(diffRows(undefined, state));
+    return { person: someone, state, rows };
+  }
+
+  /** Stores and takes over a new state, and wipes what it replaced. */
+  #enter(participant: Participant, next: GroupState): void {
+    participant.rows.apply(diffRows(participant.state, next));
+    wipeReplaced(this.#context, participant.state, next);
+    participant.state = next;
+  }
+
+  #restart(participant: Participant): void {
+    const restored = restoreGroup(this.#context, participant.rows);
+    assert.deepEqual(sorted(groupRows(restored)), sorted(groupRows(participant.state)));
+    // The walk above read every row of that state; this one starts with none.
+    participant.state = restoreGroup(this.#context, participant.rows);
+    this.#report.restarts++;
+  }
+
+  // ---- Messages ------------------------------------------------------------------------------------------------------
+
+  #talk(): void {
+    const count = 1 + this.#random.below(4);
+    for (let i = 0; i < count; i++) {
+      const sender = this.#random.pick(this.#members);
+      const text = `message ${this.#report.messages++}`;
+      const sent = protectApplication(this.#context, sender.state, encodeUtf8(text), {
+        paddingLength: this.#random.below(40),
+      });
+      this.#enter(sender, sent.state);
+      const to = new Set(this.#members.filter((member) => member !== sender));
+      this.#late.push({ message: sent.message, epoch: sent.epoch, text, to });
+    }
+    if (this.#chance(2)) this.#deliverLate();
+  }
+
+  /** Delivers waiting messages in random order, some of them to some only. */
+  #deliverLate(): void {
+    const waiting = this.#late;
+    this.#late = [];
+    for (const late of shuffled(this.#random, waiting)) {
+      for (const member of late.to) {
+        if (!this.#members.includes(member)) late.to.delete(member);
+        else if (!this.#chance(4)) {
+          this.#receive(member, late);
+          late.to.delete(member);
+        }
+      }
+      for (const removed of this.#removed) {
+        if (late.epoch > groupContext(removed.state).epoch) this.#assertLockedOut(removed, late.message);
+      }
+      if (late.to.size > 0) this.#late.push(late);
+    }
+  }
+
+  #receive(member: Participant, { message, epoch, text }: Late): void {
+    const outcome = processMessage(this.#context, member.state, message);
+    const current = groupContext(member.state).epoch;
+    if (current - epoch > 5n) {
+      assert.equal(outcome.kind, 'rejected');
+      return;
+    }
+    assert.ok(outcome.kind === 'application', JSON.stringify(outcome.kind === 'rejected' ? outcome : outcome.kind));
+    assert.deepEqual(outcome.data, encodeUtf8(text));
+    this.#enter(member, outcome.state);
+    assert.equal(processMessage(this.#context, member.state, message).kind, 'rejected', 'a replay');
+  }
+
+  #assertLockedOut(removed: Participant, message: Uint8Array): void {
+    assert.equal(processMessage(this.#context, removed.state, message).kind, 'rejected');
+    this.#report.lockedOut++;
+  }
+
+  // ---- Epochs --------------------------------------------------------------------------------------------------------
+
+  #changeEpoch(): void {
+    const [committer, rival] = shuffled(this.#random, this.#members);
+    assert.ok(committer);
+    this.#proposeSomething(committer);
+    const byValue = this.#inputs(committer, 2);
+    const outcome = createCommit(this.#context, committer.state, {
+      proposals: byValue,
+      path: !this.#chance(4),
+      wireFormat: this.#chance(3) ? 'public' : 'private',
+      authenticatedData: this.#random.bytes(this.#random.below(20)),
+      ratchetTreeInWelcome: !this.#chance(3),
+    });
+    // What was proposed by value may clash with what was proposed by reference: then nothing happens this time.
+    if (outcome.kind === 'rejected') return;
+    const { effects } = outcome;
+    this.#enter(committer, outcome.state);
+
+    if (rival !== undefined && this.#chance(4)) {
+      const lost = createCommit(this.#context, rival.state, { byReference: 'none' });
+      assert.ok(lost.kind === 'committed');
+      this.#enter(rival, lost.state);
+      this.#report.races++;
+    }
+
+    const before = this.#members;
+    const pending = this.#chance(2)
+      ? decodePendingCommit(this.#context, encodePendingCommit(outcome.pending))
+      : outcome.pending;
+    const stay: Participant[] = [];
+    for (const member of before) {
+      if (member === committer) {
+        assert.equal(processMessage(this.#context, member.state, outcome.commit).kind, 'own');
+        this.#enter(member, mergePendingCommit(this.#context, member.state, pending));
+        stay.push(member);
+        continue;
+      }
+      if (this.#chance(8)) this.#restart(member);
+      const step: Extract<ProcessOutcome, { kind: 'commit' }> = processed(
+        this.#context,
+        member.state,
+        outcome.commit,
+        'commit',
+      );
+      assert.equal(step.effects.added.length, effects.added.length);
+      assert.equal(step.effects.removed.length, effects.removed.length);
+      this.#enter(member, step.state);
+      if (step.effects.selfRemoved) this.#removed.push(member);
+      else stay.push(member);
+    }
+    for (const { someone, bundle } of this.#invited) {
+      const isIn = effects.added.some(({ signatureKey }) =>
+        Buffer.from(signatureKey).equals(someone.signatureKeyPair.publicKey),
+      );
+      if (!isIn) continue;
+      stay.push(this.#participant(someone, joined(this.#context, outcome.welcome, bundle, outcome.ratchetTree)));
+    }
+    this.#invited = [];
+    for (const removed of this.#removed) this.#assertLockedOut(removed, outcome.commit);
+    this.#removed = this.#removed.slice(-4);
+    this.#members = stay;
+    this.#report.epochs++;
+    this.#report.membersMax = Math.max(this.#report.membersMax, stay.length);
+    this.#assertAgreement();
+  }
+
+  #assertAgreement(): void {
+    const [first, ...others] = this.#members.map(({ state }) => state);
+    assert.ok(first);
+    assert.equal(roster(first).length, this.#members.length);
+    const tree = exportRatchetTree(first);
+    const exported = exportSecret(this.#context, first, 'churn', new Uint8Array(3), 24);
+    for (const state of others) {
+      assert.deepEqual(groupContext(state), groupContext(first));
+      assert.deepEqual(epochAuthenticator(state), epochAuthenticator(first));
+      assert.deepEqual(exportRatchetTree(state), tree);
+      assert.deepEqual(exportSecret(this.#context, state, 'churn', new Uint8Array(3), 24), exported);
+    }
+    for (const { state } of this.#removed) {
+      assert.notDeepEqual(epochAuthenticator(state), epochAuthenticator(first));
+    }
+  }
+
+  /** Random members propose by reference; everyone hears it. */
+  #proposeSomething(committer: Participant): void {
+    const count = this.#random.below(4);
+    for (let i = 0; i < count; i++) {
+      const proposer = this.#random.pick(this.#members);
+      const input: ProposalInput | undefined = this.#chance(2) ? { kind: 'update' } : this.#inputs(committer, 1)[0];
+      if (input === undefined) continue;
+      const wireFormat = this.#chance(3) ? 'public' : 'private';
+      const outcome = createProposal(this.#context, proposer.state, input, { wireFormat });
+      assert.ok(outcome.kind === 'proposed', JSON.stringify(outcome.kind));
+      this.#enter(proposer, outcome.state);
+      for (const member of this.#members) {
+        if (member === proposer) continue;
+        this.#enter(member, processed(this.#context, member.state, outcome.message, 'proposal').state);
+      }
+    }
+  }
+
+  #inputs(committer: Participant, max: number): Exclude<ProposalInput, { kind: 'update' }>[] {
+    const inputs: Exclude<ProposalInput, { kind: 'update' }>[] = [];
+    for (let i = this.#random.below(max + 1); i > 0; i--) {
+      const room = this.#membersMax - this.#members.length - this.#invited.length;
+      switch (this.#random.below(this.#members.length < this.#membersMax / 2 ? 6 : 5)) {
+        case 0:
+        case 5:
+          if (room > 0) {
+            const someone = person(this.#world, `person ${this.#names++}`, this.#suite);
+            const bundle = keyPackageOf(this.#world, someone, {
+              cipherSuite: this.#suite,
+              capabilities: { extensions: [PRIVATE_EXTENSION] },
+            });
+            this.#invited.push({ someone, bundle });
+            inputs.push({ kind: 'add', keyPackage: verified(this.#context, bundle.keyPackage) });
+          }
+          break;
+        case 1:
+        case 2: {
+          const victim = this.#random.pick(this.#members);
+          if (victim !== committer) inputs.push({ kind: 'remove', removed: ownLeafIndex(victim.state) });
+          break;
+        }
+        case 3:
+          inputs.push({ kind: 'externalPsk', pskId: this.#random.bytes(8) });
+          break;
+        case 4:
+          inputs.push({
+            kind: 'groupContextExtensions',
+            extensions: [{ extensionType: PRIVATE_EXTENSION, extensionData: this.#random.bytes(12) }],
+          });
+      }
+    }
+    return inputs;
+  }
+}
+
+function shuffled<T>(random: Seeded, items: readonly T[]): T[] {
+  const out = items.slice();
+  for (let i = out.length - 1; i > 0; i--) {
+    const j = random.below(i + 1);
+    [out[i], out[j]] = [out[j]!, out[i]!];
+  }
+  return out;
+}
+
+function sorted<T extends { readonly key: string }>(rows: readonly T[]): T[] {
+  return rows.toSorted((a, b) => (a.key < b.key ? -1 : 1));
+}
