@@ -1,11 +1,10 @@
 // Accounts and profiles through the command line: the good path, and every way it can be refused. Each refusal names its
 // cause and the next step, has the documented exit code, and loses nothing.
 import assert from 'node:assert/strict';
-import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { cpSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { before, test } from 'node:test';
-import { spawn } from '@lydell/node-pty';
-import { QPC_MAIN, World, type Person } from './world.ts';
+import { QPC_MAIN, TerminalScreen, World, type Person } from './world.ts';
 
 const world = new World();
 let alice: Person;
@@ -201,32 +200,14 @@ test('a profile folder that cannot be written is told as such', async () => {
 });
 
 test('registering by hand asks for the password twice and shows none of it', async () => {
-  const profile = path.join(world.folder, 'by-hand');
-  mkdirSync(profile, { mode: 0o700 });
-  const pty = spawn(process.execPath, [QPC_MAIN, '--state', profile, ...world.connection, 'register-user', 'erin'], {
-    cols: 200,
-    rows: 40,
-    env: world.env,
-  });
-  let screen = '';
-  let wake = Promise.withResolvers<void>();
-  const ended = Promise.withResolvers<number>();
-  pty.onData((text) => {
-    screen += text;
-    wake.resolve();
-    wake = Promise.withResolvers();
-  });
-  pty.onExit(({ exitCode }) => ended.resolve(exitCode));
-  const shows = async (wanted: string): Promise<void> => {
-    while (!screen.includes(wanted)) await Promise.race([wake.promise, ended.promise.then(() => assert.fail(screen))]);
-  };
-  await shows('New password for erin: ');
-  pty.write('a good long password\r');
-  await shows('The same again: ');
-  pty.write('a good long password\r');
-  await shows('Welcome, ');
-  assert.equal(await ended.promise, 0);
-  assert.ok(!screen.includes('good long'));
+  const screen = new TerminalScreen(world.person('erin'), [...world.connection, 'register-user', 'erin']);
+  await screen.shows('New password for erin: ');
+  screen.type('a good long password\r');
+  await screen.shows('The same again: ');
+  screen.type('a good long password\r');
+  await screen.shows('Welcome, ');
+  assert.equal(await screen.ended, 0);
+  assert.ok(!screen.text.includes('good long'));
 });
 
 /** Self-signed by nobody in particular; vouches for no server. */

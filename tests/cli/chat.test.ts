@@ -5,8 +5,7 @@ import { execFileSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { before, test } from 'node:test';
-import { spawn } from '@lydell/node-pty';
-import { hears, QPC_MAIN, texts, World, type Person } from './world.ts';
+import { hears, QPC_MAIN, TerminalScreen, texts, World, type Person } from './world.ts';
 
 const world = new World(['--limits-inbox-envelopes', '20']);
 let alice: Person;
@@ -193,6 +192,20 @@ test('colour on a terminal, none with --no-color, NO_COLOR or in a pipe', async 
   assert.ok(!piped.includes('\u001b'));
 });
 
+test('a person chats on a terminal: sees what comes, types, ends with Ctrl+D', async () => {
+  await carol.reads();
+  const screen = new TerminalScreen(carol, ['recv', '--follow', 'team']);
+  await screen.shows('(connected)');
+  await alice.result(['send', 'team', 'are you there, Carol?']);
+  await screen.shows('alice\u001b[0m: are you there, Carol?');
+  screen.type('yes, here\r');
+  assert.deepEqual(await bob.reads(['team', '--wait', '--count', '2']), ['are you there, Carol?', 'yes, here']);
+  screen.type('/group members team\r');
+  await screen.shows('administrator');
+  screen.type('\u0004');
+  assert.equal(await screen.ended, 0);
+});
+
 test('a reader that goes away early is no failure', async () => {
   const script = 'set -o pipefail; "$0" "$@" | head -1';
   const words = [process.execPath, QPC_MAIN, '--state', bob.profile, 'history', '@alice'];
@@ -214,14 +227,7 @@ async function onTerminal(
   words: readonly string[],
   env: NodeJS.ProcessEnv = {},
 ): Promise<{ screen: string; code: number }> {
-  const pty = spawn(process.execPath, [QPC_MAIN, '--state', person.profile, ...words], {
-    cols: 200,
-    rows: 40,
-    env: { ...world.env, TERM: 'xterm-256color', ...env },
-  });
-  let screen = '';
-  pty.onData((text) => (screen += text));
-  const { promise, resolve } = Promise.withResolvers<number>();
-  pty.onExit(({ exitCode }) => resolve(exitCode));
-  return { code: await promise, screen };
+  const screen = new TerminalScreen(person, words, env);
+  const code = await screen.ended;
+  return { screen: screen.text, code };
 }

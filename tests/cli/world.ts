@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { spawn as spawnPty, type IPty } from '@lydell/node-pty';
 import { JsonProgram, type JsonEvent } from '../../apps/qpc/src/demo/processes.ts';
 
 export const QPC_MAIN = fileURLToPath(new URL('../../apps/qpc/src/main.ts', import.meta.url));
@@ -108,6 +109,10 @@ export class Person {
     this.profile = path.join(world.folder, `profile-${name}`);
   }
 
+  get env(): NodeJS.ProcessEnv {
+    return this.#world.env;
+  }
+
   /** Starts a command with --json on this profile. */
   start(words: readonly string[], env: NodeJS.ProcessEnv = {}): JsonProgram {
     const { connection } = this.#world;
@@ -175,4 +180,49 @@ export function texts(events: readonly JsonEvent[]): string[] {
 export async function hears(chat: JsonProgram, count: number): Promise<string[]> {
   await chat.event(`message ${count}`, () => texts(chat.events).length >= count);
   return texts(chat.events);
+}
+
+/** `qpc` on a real pseudo-terminal: what a person sees. */
+export class TerminalScreen {
+  text = '';
+  readonly ended: Promise<number>;
+  readonly #pty: IPty;
+  #over = false;
+  #wake = Promise.withResolvers<void>();
+
+  constructor(person: Person, words: readonly string[], env: NodeJS.ProcessEnv = {}) {
+    this.#pty = spawnPty(process.execPath, [QPC_MAIN, '--state', person.profile, ...words], {
+      cols: 200,
+      rows: 50,
+      env: { ...person.env, TERM: 'xterm-256color', ...env },
+    });
+    const ended = Promise.withResolvers<number>();
+    this.ended = ended.promise;
+    this.#pty.onData((text) => {
+      this.text += text;
+      this.#changed();
+    });
+    this.#pty.onExit(({ exitCode }) => {
+      this.#over = true;
+      ended.resolve(exitCode);
+      this.#changed();
+    });
+  }
+
+  type(keys: string): void {
+    this.#pty.write(keys);
+  }
+
+  async shows(wanted: string): Promise<void> {
+    while (!this.text.includes(wanted)) {
+      assert.ok(!this.#over, `it ended and had shown: ${this.text}`);
+      await this.#wake.promise;
+    }
+  }
+
+  #changed(): void {
+    const wake = this.#wake;
+    this.#wake = Promise.withResolvers();
+    wake.resolve();
+  }
 }
