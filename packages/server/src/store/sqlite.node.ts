@@ -85,15 +85,15 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
   const data: WriterData = { file: { path: options.path, key }, limits, signals };
   const writer = new Thread('sqlite-writer', data, limits);
   const reader = new Thread('sqlite-reader', data, limits);
+  const threads: Threads = { writer, reader, checkpointer: undefined, signals };
   try {
     const schemaVersion = await writer.ready();
-    const checkpointer = startThread('sqlite-checkpointer', data);
+    threads.checkpointer = startCheckpointer(data);
     reader.post({ kind: 'open' });
     await reader.ready();
-    return new SqliteStore({ writer, reader, checkpointer, signals, schemaVersion, encrypted: key !== undefined });
+    return new SqliteStore(threads, { schemaVersion, encrypted: key !== undefined });
   } catch (error) {
-    reader.post({ kind: 'close' });
-    await Promise.all([writer.ended, reader.ended]);
+    await endThreads(threads);
     throw error;
   } finally {
     key?.fill(0);
@@ -103,18 +103,33 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
 interface Threads {
   readonly writer: Thread;
   readonly reader: Thread;
-  readonly checkpointer: Worker;
+  /** Settles when that thread is gone. */
+  checkpointer: Promise<void> | undefined;
   readonly signals: Int32Array<SharedArrayBuffer>;
-  readonly schemaVersion: number;
-  readonly encrypted: boolean;
+}
+
+async function endThreads({ writer, reader, checkpointer, signals }: Threads): Promise<void> {
+  writer.refuseFurther();
+  reader.refuseFurther();
+  Atomics.store(signals, Signal.stop, 1);
+  Atomics.add(signals, Signal.commits, 1);
+  Atomics.notify(signals, Signal.stop);
+  Atomics.notify(signals, Signal.commits);
+  reader.post({ kind: 'close' });
+  await Promise.all([checkpointer, reader.ended]);
+  // The last connection to close empties the WAL into the file.
+  writer.post({ kind: 'close' });
+  await writer.ended;
 }
 
 class SqliteStore implements Store {
   readonly #threads: Threads;
+  readonly #about: { readonly schemaVersion: number; readonly encrypted: boolean };
   #closing: Promise<void> | undefined;
 
-  constructor(threads: Threads) {
+  constructor(threads: Threads, about: { schemaVersion: number; encrypted: boolean }) {
     this.#threads = threads;
+    this.#about = about;
   }
 
   #write<K extends keyof WriteCalls>(
@@ -273,39 +288,22 @@ class SqliteStore implements Store {
   }
 
   async status(): Promise<StoreStatus> {
-    const { writer, schemaVersion, encrypted } = this.#threads;
+    const { writer } = this.#threads;
     const totals = await this.#read('totals');
     const failure = writer.failure;
     return {
       state: failure === undefined ? 'ok' : 'failing',
       failure,
       backend: 'sqlite',
-      encrypted,
-      schemaVersion,
+      ...this.#about,
       ...totals,
       pendingWrites: writer.pendingCount,
     };
   }
 
   close(): Promise<void> {
-    this.#closing ??= this.#close();
+    this.#closing ??= endThreads(this.#threads);
     return this.#closing;
-  }
-
-  async #close(): Promise<void> {
-    const { writer, reader, checkpointer, signals } = this.#threads;
-    const checkpointerEnded = new Promise<void>((resolve) => checkpointer.once('exit', () => resolve()));
-    writer.refuseFurther();
-    reader.refuseFurther();
-    Atomics.store(signals, Signal.stop, 1);
-    Atomics.add(signals, Signal.commits, 1);
-    Atomics.notify(signals, Signal.stop);
-    Atomics.notify(signals, Signal.commits);
-    reader.post({ kind: 'close' });
-    await Promise.all([checkpointerEnded, reader.ended]);
-    // The last connection to close empties the WAL into the file.
-    writer.post({ kind: 'close' });
-    await writer.ended;
   }
 }
 
@@ -440,6 +438,13 @@ class Thread {
 }
 
 type ThreadName = 'sqlite-writer' | 'sqlite-reader' | 'sqlite-checkpointer';
+
+function startCheckpointer(data: WriterData): Promise<void> {
+  const worker = startThread('sqlite-checkpointer', data);
+  // Without it the writer empties the WAL alone, whenever that is too large. What ails the file shows there.
+  worker.on('error', () => {});
+  return new Promise((resolve) => worker.once('exit', () => resolve()));
+}
 
 /** Sources and built files lie beside each other alike; only the ending differs. */
 function startThread(name: ThreadName, data: WriterData): Worker {

@@ -166,6 +166,22 @@ describe('failures', () => {
     await store.close();
   });
 
+  test('the WAL stays bounded under load, and a reader sees every write that was answered', async () => {
+    const path = newPath();
+    const store = await openSqliteStore({ path, limits: { inboxBytes: 1e12 } });
+    const alice = await register(store, 'alice');
+    const megabytes = 1024 * 1024;
+    const data = new Uint8Array(4 * megabytes);
+    let largest = 0;
+    for (let i = 0; i < 10; i++) {
+      await Promise.all(Array.from({ length: 3 }, () => store.enqueue(message([alice], data))));
+      assert.equal(await store.headSeq(alice), 3 * i + 3);
+      largest = Math.max(largest, statSync(`${path}-wal`).size);
+    }
+    assert.ok(largest < 80 * megabytes, `${largest} bytes`);
+    await store.close();
+  });
+
   test('closing finishes what was accepted', async () => {
     const path = newPath();
     const store = await openSqliteStore({ path });

@@ -438,7 +438,7 @@ export interface PurgeOutcome {
 
 export interface StoreStatus {
   /** `failing`: the last write hit a full disk or a damaged file; reads may still work. */
-  readonly state: 'ok' | 'failing' | 'closed';
+  readonly state: 'ok' | 'failing';
   /** What the last failed write died of; undefined when `ok`. */
   readonly failure: StoreErrorKind | undefined;
   readonly backend: 'sqlite' | 'postgresql';
