@@ -1,32 +1,18 @@
 // QUIC binding on the native event-loop classes of @currentspace/http3 (quiche). DESIGN section 3.
 //
-//   native worker thread ──batch of events──▶ dispatch ──▶ QuicConnection ──▶ stream handlers
-//   streams written to   ──one setImmediate─▶ flush    ──▶ native streamSend, coalesced
+//   engine's thread ──batch of events──▶ Turns (quic-engine) ──▶ QuicConnection ──▶ stream handlers
+//   streams written to ──next turn─────▶ flush (quic-connection) ──▶ engine, small frames in one write
 //
-// Every small frame written within one turn of the event loop leaves in one native write; that is what
-// makes multiplexed calls fast. A short native write, or the event that the peer's window is full, stops
-// a stream until the event that it has room again; what is queued meanwhile counts in `bufferedBytes`.
-// Events are acknowledged to the engine only after their handlers have run, so a peer that sends faster
-// than we work is slowed down by the engine instead of filling memory.
+// Listening and connecting are here. Why a connection could not be made is told apart by the TLS alert.
 import { createSocket } from 'node:dgram';
 import { X509Certificate } from 'node:crypto';
 import { lookup } from 'node:dns/promises';
-import { createRequire } from 'node:module';
 import { isIP } from 'node:net';
-import { dirname, join } from 'node:path';
 import { getCACertificates } from 'node:tls';
-import {
-  CLOSE_REASON_MAX,
-  CloseCode,
-  type CloseReason,
-  type Connection,
-  type ConnectionHandler,
-  type Listener,
-  type StreamEnd,
-  type StreamHandler,
-  type TransportStream,
-} from './connection.ts';
+import { CloseCode, type Connection, type Listener } from './connection.ts';
 import { ConnectError } from './errors.ts';
+import { type ConnectionEngine, QuicConnection, STREAMS_MAX, closeReasonOf } from './quic-connection.node.ts';
+import { EventType, type NativeEvent, type Party, Turns, Worker, loadNative } from './quic-engine.node.ts';
 
 /** How to reach a server. */
 export interface QuicConnectOptions {
@@ -73,507 +59,11 @@ const IDLE_TIMEOUT_MS = 30_000;
 const KEEPALIVE_MS = 10_000;
 const CONNECT_TIMEOUT_MS = 5_000;
 const CONNECTIONS_MAX = 10_000;
-// The dispatcher refuses calls on streams beyond 64; the engine refuses to open more than these.
-const STREAMS_MAX = 160;
-// What one peer may have on the way to us, all streams together.
-const CONNECTION_WINDOW_BYTES = 16 * 1024 * 1024;
-const STREAM_WINDOW_BYTES = 8 * 1024 * 1024;
-// `write` asks for a pause above the first; `onDrain` comes at the second.
-const HIGH_WATER_BYTES = 256 * 1024;
-const LOW_WATER_BYTES = 64 * 1024;
-// A push stream that arrives before `start` may bring this much.
-const EARLY_BYTES_MAX = 1024 * 1024;
-
-// ── The engine ──────────────────────────────────────────────────────────────────────────────────────
-
-interface NativeEvent {
-  readonly eventType: number;
-  readonly connHandle: number;
-  readonly streamId: number;
-  readonly data?: Uint8Array;
-  readonly fin?: boolean;
-  readonly meta?: {
-    readonly errorCode?: number;
-    readonly errorReason?: string;
-    readonly errorCategory?: string;
-    readonly remoteAddr?: string;
-    readonly remotePort?: number;
-  };
-}
-
-type NativeCallback = (error: Error | null, events: readonly NativeEvent[]) => void;
-
-interface SendOutcome {
-  readonly status: number;
-  readonly written: number;
-}
-
-interface NativeEngine {
-  ackEventBatch(count: number): void;
-  requestShutdown(): boolean;
-  joinWorker(): void;
-}
-
-interface NativeClient extends NativeEngine {
-  connect(address: string, serverName: string): unknown;
-  openStream(): number;
-  streamSend(streamId: number, bytes: Uint8Array, fin: boolean): SendOutcome;
-  streamClose(streamId: number, code: number): boolean;
-  close(code: number, reason: string): boolean;
-  ping(): boolean;
-}
-
-interface NativeServer extends NativeEngine {
-  listen(port: number, host: string): { readonly address: string; readonly port: number };
-  streamSend(connection: number, streamId: number, bytes: Uint8Array, fin: boolean): SendOutcome;
-  streamClose(connection: number, streamId: number, code: number): boolean;
-  closeSession(connection: number, code: number, reason: string): boolean;
-}
-
-interface Native {
-  readonly NativeQuicClient: new (options: object, callback: NativeCallback) => NativeClient;
-  readonly NativeQuicServer: new (options: object, callback: NativeCallback) => NativeServer;
-}
-
-const Event = {
-  newSession: 1,
-  newStream: 2,
-  data: 4,
-  finished: 5,
-  reset: 6,
-  sessionClosed: 7,
-  drain: 8,
-  error: 10,
-  handshakeDone: 11,
-  shutdownComplete: 15,
-  blocked: 16,
-  pong: 17,
-  writeReady: 18,
-} as const;
-
-let native: Native | undefined;
-
-// The event-loop classes are not among the package's exports; its root index.js has them.
-function loadNative(): Native {
-  if (native !== undefined) return native;
-  const require = createRequire(import.meta.url);
-  try {
-    const main = require.resolve('@currentspace/http3');
-    native = require(join(dirname(dirname(main)), 'index.js')) as Native;
-  } catch {
-    throw new ConnectError('unsupported', 'there is no QUIC engine for this machine');
-  }
-  return native;
-}
-
-/** What a connection asks of its engine. */
-interface Engine {
-  openStream(): number | undefined;
-  send(streamId: number, bytes: Uint8Array, fin: boolean): SendOutcome;
-  resetStream(streamId: number, code: number): void;
-  close(code: number, reason: string): void;
-  readonly flusher: Flusher;
-}
-
-/** Collects the streams written to in this turn and sends them in one go. */
-class Flusher {
-  #dirty: QuicStream[] = [];
-  #scheduled = false;
-  readonly #flush = (): void => {
-    this.#scheduled = false;
-    const streams = this.#dirty;
-    this.#dirty = [];
-    for (const stream of streams) stream.flush();
-  };
-
-  add(stream: QuicStream): void {
-    this.#dirty.push(stream);
-    if (this.#scheduled) return;
-    this.#scheduled = true;
-    setImmediate(this.#flush);
-  }
-}
-
-// ── Streams ─────────────────────────────────────────────────────────────────────────────────────────
-
-// Small writes are gathered in buffers of this size; larger bodies travel as they are. The engine
-// copies what it is given, so a buffer that has been sent is used again.
-const GATHER_BYTES = 16 * 1024;
-const GATHER_BODY_BYTES_MAX = 4 * 1024;
-const spareGatherBuffers: Uint8Array[] = [];
-const SPARE_GATHER_BUFFERS_MAX = 256;
-const NOTHING = new Uint8Array(0);
-
-interface Chunk {
-  readonly bytes: Uint8Array;
-  /** The gather buffer behind `bytes`, to be used again once sent. */
-  readonly gather: boolean;
-  end: number;
-  sent: number;
-}
-
-class QuicStream implements TransportStream {
-  readonly id: number;
-  readonly opener: 'here' | 'peer';
-  bufferedBytes = 0;
-  handler: StreamHandler | undefined;
-  early: Uint8Array[] | undefined;
-  readonly #connection: QuicConnection;
-  readonly #engine: Engine;
-  #chunks: Chunk[] = [];
-  #gathering: Chunk | undefined;
-  #dirty = false;
-  #blocked = false;
-  #wantsDrain = false;
-  #finWanted = false;
-  #finSent: boolean;
-  #finReceived: boolean;
-  #over = false;
-
-  constructor(connection: QuicConnection, engine: Engine, id: number, opener: 'here' | 'peer', kind: 'bidi' | 'push') {
-    this.#connection = connection;
-    this.#engine = engine;
-    this.id = id;
-    this.opener = opener;
-    this.#finSent = kind === 'push' && opener === 'peer';
-    this.#finReceived = kind === 'push' && opener === 'here';
-  }
-
-  write(head: Uint8Array, body: Uint8Array = NOTHING): boolean {
-    if (this.#over || this.#finWanted || this.#finSent) return true;
-    if (body.length > GATHER_BODY_BYTES_MAX) {
-      this.#gather(head, NOTHING);
-      this.#gathering = undefined;
-      this.#chunks.push({ bytes: body, gather: false, end: body.length, sent: 0 });
-    } else {
-      this.#gather(head, body);
-    }
-    this.bufferedBytes += head.length + body.length;
-    this.#schedule();
-    if (this.bufferedBytes <= HIGH_WATER_BYTES) return true;
-    this.#wantsDrain = true;
-    return false;
-  }
-
-  end(): void {
-    if (this.#over || this.#finWanted || this.#finSent) return;
-    this.#finWanted = true;
-    this.#schedule();
-  }
-
-  reset(code: number): void {
-    if (this.#over) return;
-    this.abandon(code);
-    queueMicrotask(() => this.finish('reset'));
-  }
-
-  /** Tells the engine to forget the stream; the handler hears of it later. */
-  abandon(code: number): void {
-    this.#engine.resetStream(this.id, code);
-    this.#finSent = true;
-    this.#drop();
-  }
-
-  received(bytes: Uint8Array): void {
-    if (this.#over || this.#finReceived) return;
-    if (this.handler !== undefined) this.handler.onData(bytes);
-    else this.#connection.keepEarly(this, bytes);
-  }
-
-  receivedEnd(): void {
-    if (this.#over || this.#finReceived) return;
-    this.#finReceived = true;
-    this.handler?.onEnd();
-    this.#settle();
-  }
-
-  /** Hands over what came before there was a handler. */
-  begin(handler: StreamHandler): void {
-    this.handler = handler;
-    const early = this.early;
-    this.early = undefined;
-    for (const bytes of early ?? []) if (!this.#over) handler.onData(bytes);
-    if (this.#finReceived && !this.#over) handler.onEnd();
-  }
-
-  block(): void {
-    this.#blocked = true;
-  }
-
-  unblock(): void {
-    if (!this.#blocked) return;
-    this.#blocked = false;
-    this.flush();
-  }
-
-  flush(): void {
-    this.#dirty = false;
-    if (this.#over || this.#blocked || this.#finSent) return;
-    while (this.#chunks.length > 0) {
-      const chunk = this.#chunks[0] as Chunk;
-      const fin = this.#finWanted && this.#chunks.length === 1;
-      const left = chunk.end - chunk.sent;
-      const bytes = left === chunk.bytes.length ? chunk.bytes : chunk.bytes.subarray(chunk.sent, chunk.end);
-      const outcome = this.#engine.send(this.id, bytes, fin);
-      const written = outcome.status === 0 ? Math.min(outcome.written, left) : 0;
-      this.bufferedBytes -= written;
-      if (written < left) {
-        chunk.sent += written;
-        this.#blocked = true;
-        break;
-      }
-      this.#chunks.shift();
-      if (chunk.gather) {
-        if (this.#gathering === chunk) this.#gathering = undefined;
-        if (spareGatherBuffers.length < SPARE_GATHER_BUFFERS_MAX) spareGatherBuffers.push(chunk.bytes);
-      }
-      if (fin) this.#finSent = true;
-    }
-    if (this.#finWanted && !this.#finSent && !this.#blocked) {
-      // For an empty write with fin the engine answers 1 when it took it.
-      const outcome = this.#engine.send(this.id, NOTHING, true);
-      if (outcome.status === 0 && outcome.written > 0) this.#finSent = true;
-      else this.#blocked = true;
-    }
-    if (this.#wantsDrain && this.bufferedBytes <= LOW_WATER_BYTES) {
-      this.#wantsDrain = false;
-      this.handler?.onDrain();
-    }
-    this.#settle();
-  }
-
-  finish(end: StreamEnd): void {
-    if (this.#over) return;
-    this.#over = true;
-    this.#drop();
-    this.#connection.forget(this);
-    this.handler?.onClose(end);
-  }
-
-  #settle(): void {
-    if (this.#finSent && this.#finReceived) this.finish('finished');
-  }
-
-  #schedule(): void {
-    if (this.#dirty || this.#blocked) return;
-    this.#dirty = true;
-    this.#engine.flusher.add(this);
-  }
-
-  #gather(head: Uint8Array, body: Uint8Array): void {
-    const bytes = head.length + body.length;
-    let chunk = this.#gathering;
-    if (chunk === undefined || chunk.end + bytes > chunk.bytes.length) {
-      const buffer = spareGatherBuffers.pop() ?? new Uint8Array(GATHER_BYTES);
-      chunk = { bytes: buffer, gather: true, end: 0, sent: 0 };
-      this.#gathering = chunk;
-      this.#chunks.push(chunk);
-    }
-    chunk.bytes.set(head, chunk.end);
-    if (body.length > 0) chunk.bytes.set(body, chunk.end + head.length);
-    chunk.end += bytes;
-  }
-
-  #drop(): void {
-    this.#chunks = [];
-    this.#gathering = undefined;
-    this.bufferedBytes = 0;
-  }
-}
-
-// ── Connections ─────────────────────────────────────────────────────────────────────────────────────
-
-class QuicConnection implements Connection {
-  readonly peer: string;
-  readonly streamsMax = STREAMS_MAX;
-  closed: CloseReason | undefined;
-  /** When something last came from the peer, for keepalive. */
-  heardAt = performance.now();
-  readonly #engine: Engine;
-  readonly #streams = new Map<number, QuicStream>();
-  readonly #firstPushId: 2 | 3;
-  #nextPushId: number;
-  #handler: ConnectionHandler | undefined;
-  #waiting: QuicStream[] = [];
-  #earlyBytes = 0;
-  #closeTold = false;
-
-  constructor(engine: Engine, peer: string, role: 'client' | 'server') {
-    this.#engine = engine;
-    this.peer = peer;
-    this.#firstPushId = role === 'client' ? 2 : 3;
-    this.#nextPushId = this.#firstPushId;
-  }
-
-  start(handler: ConnectionHandler): void {
-    if (this.#handler !== undefined) throw new Error('started twice');
-    this.#handler = handler;
-    for (const stream of this.#waiting.splice(0)) this.#introduce(stream);
-    if (this.#closeTold) handler.onClose(this.closed as CloseReason);
-  }
-
-  openStream(handler: StreamHandler): TransportStream | undefined {
-    if (this.closed !== undefined) return undefined;
-    const id = this.#engine.openStream();
-    if (id === undefined) return undefined;
-    return this.#open(id, 'bidi', handler);
-  }
-
-  openPushStream(handler: StreamHandler): TransportStream | undefined {
-    if (this.closed !== undefined) return undefined;
-    const id = this.#nextPushId;
-    this.#nextPushId += 4;
-    return this.#open(id, 'push', handler);
-  }
-
-  close(code: number, reason: string): void {
-    if (this.closed !== undefined) return;
-    const text = reason.slice(0, CLOSE_REASON_MAX);
-    this.closed = { kind: 'local', code, reason: text };
-    this.#engine.close(code, text);
-    queueMicrotask(() => this.#tellClosed());
-  }
-
-  /** The connection has ended without us. */
-  ended(reason: CloseReason): void {
-    if (this.closed !== undefined) return;
-    this.closed = reason;
-    this.#tellClosed();
-  }
-
-  dispatch(event: NativeEvent): void {
-    if (this.closed !== undefined) return;
-    const { streamId } = event;
-    switch (event.eventType) {
-      case Event.data:
-      case Event.newStream: {
-        this.heardAt = performance.now();
-        const stream = this.#streams.get(streamId) ?? this.#accept(streamId);
-        if (stream === undefined) return;
-        if (event.data !== undefined && event.data.length > 0) stream.received(event.data);
-        if (event.fin === true) stream.receivedEnd();
-        return;
-      }
-      case Event.finished:
-        this.#streams.get(streamId)?.receivedEnd();
-        return;
-      case Event.drain:
-        this.#streams.get(streamId)?.unblock();
-        return;
-      case Event.blocked:
-        this.#streams.get(streamId)?.block();
-        return;
-      case Event.writeReady:
-        for (const stream of this.#streams.values()) stream.unblock();
-        return;
-      case Event.reset:
-      case Event.error: {
-        const stream = this.#streams.get(streamId);
-        if (stream === undefined) return;
-        // Without this the engine reports the same stream again and again.
-        stream.abandon(CloseCode.cancelled);
-        stream.finish('reset');
-        return;
-      }
-      case Event.pong:
-        this.heardAt = performance.now();
-        return;
-      default:
-        return;
-    }
-  }
-
-  forget(stream: QuicStream): void {
-    this.#streams.delete(stream.id);
-  }
-
-  keepEarly(stream: QuicStream, bytes: Uint8Array): void {
-    this.#earlyBytes += bytes.length;
-    if (this.#earlyBytes > EARLY_BYTES_MAX) {
-      this.close(CloseCode.limits, 'too much before the start');
-      return;
-    }
-    (stream.early ??= []).push(bytes);
-  }
-
-  #open(id: number, kind: 'bidi' | 'push', handler: StreamHandler): QuicStream {
-    const stream = new QuicStream(this, this.#engine, id, 'here', kind);
-    stream.handler = handler;
-    this.#streams.set(id, stream);
-    return stream;
-  }
-
-  #accept(id: number): QuicStream | undefined {
-    const openedHere = (id & 1) === (this.#firstPushId & 1);
-    // What still arrives for a stream of ours that is over.
-    if (openedHere) return undefined;
-    const kind = (id & 2) === 0 ? 'bidi' : 'push';
-    const stream = new QuicStream(this, this.#engine, id, 'peer', kind);
-    this.#streams.set(id, stream);
-    if (this.#handler === undefined) this.#waiting.push(stream);
-    else this.#introduce(stream);
-    return this.#streams.get(id);
-  }
-
-  #introduce(stream: QuicStream): void {
-    const kind = (stream.id & 2) === 0 ? 'bidi' : 'push';
-    const handler = this.#handler?.onStream(stream, kind);
-    if (handler !== undefined) {
-      stream.begin(handler);
-      return;
-    }
-    stream.abandon(CloseCode.cancelled);
-    stream.finish('reset');
-  }
-
-  #tellClosed(): void {
-    this.#closeTold = true;
-    for (const stream of this.#streams.values()) stream.finish('lost');
-    this.#handler?.onClose(this.closed as CloseReason);
-  }
-}
-
-function closeReasonOf(event: NativeEvent): CloseReason {
-  const code = event.meta?.errorCode ?? 0;
-  const reason = (event.meta?.errorReason ?? '').slice(0, CLOSE_REASON_MAX);
-  if (reason === 'idle timeout') return { kind: 'lost', code: 0, reason: 'no sign of life' };
-  return { kind: 'peer', code, reason };
-}
-
 const COMMON_OPTIONS = {
   alpn: [ALPN],
   runtimeMode: 'portable',
   fallbackPolicy: 'error',
-  initialMaxData: CONNECTION_WINDOW_BYTES,
-  initialMaxStreamDataBidiLocal: STREAM_WINDOW_BYTES,
 } as const;
-
-/** Ends an engine's worker thread: asks, and joins once its last event has come. */
-class Worker {
-  readonly done: Promise<void>;
-  #setDone!: () => void;
-  #asked = false;
-
-  constructor() {
-    this.done = new Promise((resolve) => {
-      this.#setDone = resolve;
-    });
-  }
-
-  stop(engine: NativeEngine): void {
-    if (this.#asked) return;
-    this.#asked = true;
-    engine.requestShutdown();
-  }
-
-  stopped(engine: NativeEngine): void {
-    // Not from inside the engine's own callback.
-    setImmediate(() => {
-      engine.joinWorker();
-      this.#setDone();
-    });
-  }
-}
 
 // ── Server ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -588,54 +78,10 @@ export async function listenQuic(
 ): Promise<Listener> {
   const { NativeQuicServer } = loadNative();
   const connections = new Map<number, QuicConnection>();
-  const flusher = new Flusher();
   const worker = new Worker();
 
-  const dispatch = (event: NativeEvent): void => {
-    const handle = event.connHandle;
-    switch (event.eventType) {
-      case Event.newSession: {
-        const peer = formatAddress(event.meta?.remoteAddr ?? '', event.meta?.remotePort ?? 0);
-        connections.set(handle, new QuicConnection(engineOf(handle), peer, 'server'));
-        return;
-      }
-      case Event.handshakeDone: {
-        const connection = connections.get(handle);
-        if (connection !== undefined) accept(connection);
-        return;
-      }
-      case Event.sessionClosed: {
-        const connection = connections.get(handle);
-        connections.delete(handle);
-        connection?.ended(closeReasonOf(event));
-        return;
-      }
-      case Event.writeReady:
-        // Handle 0 is both the first connection and "all of them".
-        if (handle !== 0) connections.get(handle)?.dispatch(event);
-        else for (const connection of connections.values()) connection.dispatch(event);
-        return;
-      case Event.shutdownComplete:
-        worker.stopped(server);
-        return;
-      case Event.error:
-        if (event.meta?.errorCategory === 'runtime') {
-          for (const connection of connections.values()) {
-            connection.ended({ kind: 'lost', code: 0, reason: 'the QUIC engine failed' });
-          }
-          connections.clear();
-          options.onFailure?.(new Error(`QUIC engine: ${event.meta.errorReason ?? 'failed'}`));
-          return;
-        }
-        connections.get(handle)?.dispatch(event);
-        return;
-      default:
-        connections.get(handle)?.dispatch(event);
-    }
-  };
-
-  const engineOf = (handle: number): Engine => ({
-    flusher,
+  const engineOf = (handle: number): ConnectionEngine => ({
+    turns,
     openStream: () => undefined,
     send: (id, bytes, fin) => server.streamSend(handle, id, bytes, fin),
     resetStream: (id, code) => {
@@ -645,6 +91,48 @@ export async function listenQuic(
       server.closeSession(handle, code, reason);
     },
   });
+
+  // What changes who is behind a handle, and what unblocks writers, never waits in a queue.
+  const receive = (event: NativeEvent): void => {
+    const handle = event.connHandle;
+    const connection = connections.get(handle);
+    switch (event.eventType) {
+      case EventType.newSession: {
+        const peer = formatAddress(event.meta?.remoteAddr ?? '', event.meta?.remotePort ?? 0);
+        connections.set(handle, new QuicConnection(engineOf(handle), peer, 'server'));
+        return;
+      }
+      case EventType.handshakeDone:
+        if (connection !== undefined) accept(connection);
+        return;
+      case EventType.sessionClosed:
+        connections.delete(handle);
+        connection?.ended(closeReasonOf(event));
+        return;
+      case EventType.drain:
+      case EventType.blocked:
+        connection?.dispatch(event);
+        return;
+      case EventType.writeReady:
+        // Handle 0 is both the first connection and "all of them".
+        if (handle !== 0) connection?.dispatch(event);
+        else for (const each of connections.values()) each.dispatch(event);
+        return;
+      case EventType.shutdownComplete:
+        worker.stopped(server);
+        return;
+      case EventType.error:
+        if (event.meta?.errorCategory !== 'runtime') break;
+        for (const each of connections.values()) {
+          each.ended({ kind: 'lost', code: 0, reason: 'the QUIC engine failed' });
+        }
+        connections.clear();
+        options.onFailure?.(new Error(`QUIC engine: ${event.meta.errorReason ?? 'failed'}`));
+        return;
+      default:
+    }
+    if (connection !== undefined) turns.received(connection, event);
+  };
 
   const server = new NativeQuicServer(
     {
@@ -657,14 +145,9 @@ export async function listenQuic(
       maxIdleTimeoutMs: options.idleTimeoutMs ?? IDLE_TIMEOUT_MS,
       maxConnections: options.connectionsMax ?? CONNECTIONS_MAX,
     },
-    (_error, events) => {
-      try {
-        for (const event of events) dispatch(event);
-      } finally {
-        server.ackEventBatch(events.length);
-      }
-    },
+    (_error, events) => turns.batch(events, receive),
   );
+  const turns = new Turns(server);
   const bound = server.listen(options.port, options.host);
 
   return {
@@ -716,7 +199,6 @@ async function connectAddress(
   const { NativeQuicClient } = loadNative();
   const peer = formatAddress(address, options.port);
   const { promise, resolve, reject } = Promise.withResolvers<Connection>();
-  const flusher = new Flusher();
   const worker = new Worker();
   let connected = false;
   let failed = false;
@@ -740,8 +222,57 @@ async function connectAddress(
     reject(error);
   };
 
-  const engine: Engine = {
-    flusher,
+  const dispatch = (event: NativeEvent): void => {
+    if (event.eventType === EventType.handshakeDone) {
+      if (failed) return;
+      connected = true;
+      settled();
+      const every = options.keepaliveMs ?? KEEPALIVE_MS;
+      keepalive = setInterval(() => {
+        if (performance.now() - connection.heardAt >= every / 2) client.ping();
+      }, every).unref();
+      resolve(connection);
+    } else if (event.eventType === EventType.sessionClosed) {
+      clearInterval(keepalive);
+      if (connected) connection.ended(closeReasonOf(event));
+      else fail(connectErrorOf(event, peer, serverName));
+      worker.stop(client);
+    } else {
+      connection.dispatch(event);
+    }
+  };
+  const party: Party = {
+    dispatch,
+    overrun: () => connection.overrun(),
+    get closed() {
+      return connection.closed;
+    },
+  };
+  const receive = (event: NativeEvent): void => {
+    if (event.eventType === EventType.shutdownComplete) {
+      worker.stopped(client);
+    } else if (event.meta?.errorCategory === 'runtime') {
+      clearInterval(keepalive);
+      fail(new ConnectError('handshake', `QUIC engine: ${event.meta.errorReason ?? 'failed'}`));
+      connection.ended({ kind: 'lost', code: 0, reason: 'the QUIC engine failed' });
+    } else {
+      turns.received(party, event);
+    }
+  };
+
+  const client = new NativeQuicClient(
+    {
+      ...COMMON_OPTIONS,
+      ca,
+      rejectUnauthorized: true,
+      initialMaxStreamsBidi: 1,
+      maxIdleTimeoutMs: options.idleTimeoutMs ?? IDLE_TIMEOUT_MS,
+    },
+    (_error, events) => turns.batch(events, receive),
+  );
+  const turns = new Turns(client);
+  const engine: ConnectionEngine = {
+    turns,
     openStream: () => {
       try {
         return client.openStream();
@@ -761,58 +292,6 @@ async function connectAddress(
   };
   const connection = new QuicConnection(engine, peer, 'client');
 
-  const dispatch = (event: NativeEvent): void => {
-    switch (event.eventType) {
-      case Event.handshakeDone: {
-        if (failed) return;
-        connected = true;
-        settled();
-        const every = options.keepaliveMs ?? KEEPALIVE_MS;
-        keepalive = setInterval(() => {
-          if (performance.now() - connection.heardAt >= every / 2) client.ping();
-        }, every).unref();
-        resolve(connection);
-        return;
-      }
-      case Event.sessionClosed:
-        clearInterval(keepalive);
-        if (connected) connection.ended(closeReasonOf(event));
-        else fail(connectErrorOf(event, peer, serverName));
-        worker.stop(client);
-        return;
-      case Event.error:
-        if (event.meta?.errorCategory === 'runtime') {
-          clearInterval(keepalive);
-          fail(new ConnectError('handshake', `QUIC engine: ${event.meta.errorReason ?? 'failed'}`));
-          connection.ended({ kind: 'lost', code: 0, reason: 'the QUIC engine failed' });
-          return;
-        }
-        connection.dispatch(event);
-        return;
-      case Event.shutdownComplete:
-        worker.stopped(client);
-        return;
-      default:
-        connection.dispatch(event);
-    }
-  };
-
-  const client = new NativeQuicClient(
-    {
-      ...COMMON_OPTIONS,
-      ca,
-      rejectUnauthorized: true,
-      initialMaxStreamsBidi: 1,
-      maxIdleTimeoutMs: options.idleTimeoutMs ?? IDLE_TIMEOUT_MS,
-    },
-    (_error, events) => {
-      try {
-        for (const event of events) dispatch(event);
-      } finally {
-        client.ackEventBatch(events.length);
-      }
-    },
-  );
   client.connect(peer, serverName);
   try {
     return await promise;
@@ -902,7 +381,7 @@ function probePort(address: string, port: number, refused: () => void): { stop()
   });
   socket.connect(port, address, () => {
     // Too short to be QUIC: a server drops it.
-    if (!stopped) socket.send(NOTHING);
+    if (!stopped) socket.send(new Uint8Array(0));
   });
   return { stop };
 }
