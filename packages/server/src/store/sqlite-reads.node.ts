@@ -148,6 +148,7 @@ export function createReads(db: Database) {
     `${INBOX} AND i.channel = ? ORDER BY i.seq LIMIT ?`,
   );
 
+  const ping = pluck<[], number>('SELECT 1 FROM sqlite_schema LIMIT 1');
   const totals = raw<[], readonly [number, number, number, number, number]>(
     `SELECT (SELECT count(*) FROM account), (SELECT count(*) FROM device), (SELECT count(*) FROM channel),
        coalesce(sum(depth), 0), coalesce(sum(bytes), 0) FROM head`,
@@ -317,6 +318,10 @@ export function createReads(db: Database) {
     headSeq: (address: Address): number => {
       const device = refOf(address);
       return (device === undefined ? undefined : headByDevice.get(device))?.[0] ?? 0;
+    },
+
+    ping: (): void => {
+      ping.get();
     },
 
     totals: (): Totals => {

@@ -56,6 +56,7 @@ import {
   StoreError,
   type StoreErrorKind,
   type StoreLimits,
+  type StoreState,
   type StoreStatus,
   type SubmitCommit,
   type SubmitCommitOutcome,
@@ -287,18 +288,20 @@ class SqliteStore implements Store {
     return this.#write('purge', { nowMs });
   }
 
+  async ping(): Promise<StoreState> {
+    await this.#read('ping');
+    return this.#state();
+  }
+
   async status(): Promise<StoreStatus> {
-    const { writer } = this.#threads;
     const totals = await this.#read('totals');
-    const failure = writer.failure;
-    return {
-      state: failure === undefined ? 'ok' : 'failing',
-      failure,
-      backend: 'sqlite',
-      ...this.#about,
-      ...totals,
-      pendingWrites: writer.pendingCount,
-    };
+    const pendingWrites = this.#threads.writer.pendingCount;
+    return { ...this.#state(), backend: 'sqlite', ...this.#about, ...totals, pendingWrites };
+  }
+
+  #state(): StoreState {
+    const { failure } = this.#threads.writer;
+    return { state: failure === undefined ? 'ok' : 'failing', failure };
   }
 
   close(): Promise<void> {

@@ -436,11 +436,14 @@ export interface PurgeOutcome {
   readonly wake: readonly Address[];
 }
 
-export interface StoreStatus {
+export interface StoreState {
   /** `failing`: the last write hit a full disk or a damaged file; reads may still work. */
   readonly state: 'ok' | 'failing';
   /** What the last failed write died of; undefined when `ok`. */
   readonly failure: StoreErrorKind | undefined;
+}
+
+export interface StoreStatus extends StoreState {
   readonly backend: 'sqlite' | 'postgresql';
   readonly encrypted: boolean;
   readonly schemaVersion: number;
@@ -603,6 +606,9 @@ export interface Store {
   // Housekeeping.
   /** One transaction of at most `purgeRows` rows: expired envelopes (each leaves a gap), sessions, memories, packages. */
   purge(nowMs: number): Promise<PurgeOutcome>;
+  /** One trivial read: cheap enough for anyone who asks. Rejects when the store does not answer. */
+  ping(): Promise<StoreState>;
+  /** Counts everything: for the operator and the metrics, not for every caller. */
   status(): Promise<StoreStatus>;
   /** Finishes what was accepted, then closes. Later calls fail with `unavailable`. */
   close(): Promise<void>;
