@@ -121,6 +121,8 @@ export interface Setting {
   /** `limits.inbox_bytes` */
   readonly fileKey: string;
   readonly description: string;
+  /** As one would write it; undefined where there is none, or the description says it. */
+  readonly standard: string | undefined;
 }
 
 export const SETTINGS: readonly Setting[] = settingsOf(configSchema.shape, []);
@@ -138,9 +140,15 @@ function settingsOf(shape: Readonly<Record<string, z.ZodType>>, above: readonly 
         variable: `QPC_${words.join('_').toUpperCase()}`,
         fileKey: words.join('.'),
         description: schema.description ?? '',
+        standard: standardOf(schema),
       },
     ];
   });
+}
+
+function standardOf(schema: z.ZodType): string | undefined {
+  const { defaultValue } = schema.def as { readonly defaultValue?: unknown };
+  return defaultValue === undefined || defaultValue === false ? undefined : String(defaultValue);
 }
 
 /** Where settings come from. */
@@ -217,7 +225,9 @@ function contradictions(config: ServerConfig): string[] {
 function leaves(table: Readonly<Record<string, unknown>>, above: readonly string[]): [string, unknown][] {
   return Object.entries(table).flatMap(([name, value]): [string, unknown][] => {
     const path = [...above, name];
-    const isTable = typeof value === 'object' && value !== null && Object.getPrototypeOf(value) === Object.prototype;
+    // Arrays and dates have prototypes of their own.
+    const prototype: unknown = typeof value === 'object' && value !== null ? Object.getPrototypeOf(value) : undefined;
+    const isTable = prototype === Object.prototype || prototype === null;
     return isTable ? leaves(value as Record<string, unknown>, path) : [[path.join('.'), value]];
   });
 }

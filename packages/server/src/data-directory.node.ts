@@ -9,6 +9,7 @@
  */
 import {
   closeSync,
+  existsSync,
   fsyncSync,
   linkSync,
   mkdirSync,
@@ -34,7 +35,7 @@ export interface DataDirectory {
 export function openDataDirectory(directory: string): DataDirectory {
   const absolute = path.resolve(directory);
   try {
-    mkdirSync(absolute, { recursive: true, mode: OWNER_ONLY_DIRECTORY });
+    makeDirectory(absolute);
     if (!statSync(absolute).isDirectory()) throw new Error('not a folder');
     // A write now gives a clear message; the first write of the database would not.
     const probe = path.join(absolute, `.probe-${process.pid}`);
@@ -49,6 +50,17 @@ export function openDataDirectory(directory: string): DataDirectory {
     );
   }
   return { path: absolute, file: (name) => path.join(absolute, name) };
+}
+
+// Not mkdirSync's own `recursive`: it never returns where a file system answers ENOENT to every mkdir, as /proc does.
+function makeDirectory(directory: string): void {
+  if (existsSync(directory)) return;
+  makeDirectory(path.dirname(directory));
+  try {
+    mkdirSync(directory, { mode: OWNER_ONLY_DIRECTORY });
+  } catch (error) {
+    if (codeOf(error) !== 'EEXIST') throw error;
+  }
 }
 
 /**

@@ -38,6 +38,7 @@ export interface RunningServer {
   readonly certificatePath: string;
   /** Finishes calls in flight, then closes everything. Safe to call twice. */
   close(): Promise<void>;
+  readonly log: Log;
   /** Settles when the server has stopped: normally after `close`, with an error when it could not go on. */
   readonly stopped: Promise<void>;
 }
@@ -115,6 +116,7 @@ export async function startServer(config: ServerConfig, surroundings: ServerSurr
       origin,
       dataDir: directory.path,
       certificatePath: certificate.path,
+      log,
       close: stop.close,
       stopped,
     };
@@ -230,7 +232,8 @@ async function openStore(config: ServerConfig, directory: DataDirectory, limits:
   } catch (error) {
     if (!(error instanceof StoreError)) throw error;
     const hint = STORE_HINTS[error.kind] ?? 'Check the data folder and its owner.';
-    throw new StartupError('data', `the database in ${directory.path} cannot be opened: ${error.message}`, hint, {
+    const cause = error.message.replace(/\.$/, '');
+    throw new StartupError('data', `the database in ${directory.path} cannot be opened: ${cause}`, hint, {
       cause: error,
     });
   } finally {
