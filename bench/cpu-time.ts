@@ -1,0 +1,32 @@
+// CPU time as the clock of what runs in this process: it counts every thread (the garbage collector's and the thread
+// pool's too, where WebCrypto works) and does not count what else the machine is doing.
+import { median } from './result.ts';
+
+/** CPU milliseconds, user and system, of all threads of this process while `work` runs. */
+export async function cpuMs(work: () => unknown): Promise<number> {
+  const before = process.cpuUsage();
+  await work();
+  const { user, system } = process.cpuUsage(before);
+  return (user + system) / 1000;
+}
+
+/** Operations per second of CPU time. */
+export async function cpuRate(operations: number, work: () => unknown): Promise<number> {
+  return operations / ((await cpuMs(work)) / 1000);
+}
+
+/** Takes samples of several contenders turn and turn about after one round to warm up; the median of each. */
+export async function inTurns<K extends string>(
+  rounds: number,
+  contenders: Readonly<Record<K, () => Promise<number>>>,
+): Promise<Record<K, number>> {
+  const names = Object.keys(contenders) as K[];
+  const samples = new Map<K, number[]>(names.map((name) => [name, []]));
+  for (let round = 0; round <= rounds; round += 1) {
+    for (const name of names) {
+      const sample = await contenders[name]();
+      if (round > 0) samples.get(name)?.push(sample);
+    }
+  }
+  return Object.fromEntries(names.map((name) => [name, median(samples.get(name) ?? [])])) as Record<K, number>;
+}
