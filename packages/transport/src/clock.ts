@@ -23,46 +23,40 @@ export const systemClock: Clock = {
 const TIMER_MS_MAX = 2 ** 31 - 1;
 
 /**
- * Runs out many deadlines with one timer: armed for the earliest one, re-armed lazily when it fires.
- * Adding and removing a deadline is a set operation; nothing is set or cleared per call.
+ * Runs out many deadlines with one timer: armed for the earliest one, and for the next when it fires. Its
+ * owner keeps the items; nothing is set or cleared per item.
  */
-export class Deadlines<T extends { deadline: number }> {
+export class Deadlines<T extends { readonly deadline: number }> {
   readonly #clock: Clock;
+  readonly #items: () => Iterable<T>;
   readonly #expired: (item: T) => void;
-  readonly #items = new Set<T>();
   #timer: unknown;
   #armedFor = Infinity;
 
-  constructor(clock: Clock, expired: (item: T) => void) {
+  /**
+   * @param items those still running, asked for when the timer fires
+   * @param expired called for each whose deadline has passed
+   */
+  constructor(clock: Clock, items: () => Iterable<T>, expired: (item: T) => void) {
     this.#clock = clock;
+    this.#items = items;
     this.#expired = expired;
   }
 
-  add(item: T): void {
-    this.#items.add(item);
-    if (item.deadline < this.#armedFor) this.#arm(item.deadline);
+  /** An item with this deadline has been added. */
+  added(deadline: number): void {
+    if (deadline < this.#armedFor) this.#arm(deadline);
   }
 
-  remove(item: T): void {
-    this.#items.delete(item);
-  }
-
-  /** Takes everything out, so that no timer keeps a process alive. */
-  drain(): T[] {
-    const items = [...this.#items];
-    this.#items.clear();
-    this.#disarm();
-    return items;
-  }
-
-  #disarm(): void {
+  /** Nothing more is to expire; no timer keeps a process alive. */
+  stop(): void {
     if (this.#timer !== undefined) this.#clock.clearTimer(this.#timer);
     this.#timer = undefined;
     this.#armedFor = Infinity;
   }
 
   #arm(deadline: number): void {
-    this.#disarm();
+    this.stop();
     if (deadline === Infinity) return;
     this.#armedFor = deadline;
     const ms = Math.min(Math.max(0, Math.ceil(deadline - this.#clock.now())), TIMER_MS_MAX);
@@ -75,12 +69,11 @@ export class Deadlines<T extends { deadline: number }> {
     const now = this.#clock.now();
     const due: T[] = [];
     let earliest = Infinity;
-    for (const item of this.#items) {
+    for (const item of this.#items()) {
       if (item.deadline <= now) due.push(item);
       else if (item.deadline < earliest) earliest = item.deadline;
     }
-    for (const item of due) this.#items.delete(item);
-    if (earliest < this.#armedFor) this.#arm(earliest);
+    this.#arm(earliest);
     for (const item of due) this.#expired(item);
   }
 }

@@ -192,9 +192,8 @@ export class FrameDecoder {
   }
 
   #readHeader(from: Uint8Array, at: number): void {
-    const b = (i: number): number => from[at + i] ?? 0;
-    if (this.#tagBytes === 1) this.#tag = b(0);
-    else this.#tag = (b(0) << 8) | b(1);
+    const first = from[at] ?? 0;
+    this.#tag = this.#tagBytes === 1 ? first : (first << 8) | (from[at + 1] ?? 0);
     const rest = at + this.#tagBytes;
     if (this.#headerBytes === PUSH_HEADER_BYTES) {
       this.#requestId = 0;

@@ -229,7 +229,8 @@ async function connectAddress(
       settled();
       const every = options.keepaliveMs ?? KEEPALIVE_MS;
       keepalive = setInterval(() => {
-        if (performance.now() - connection.heardAt >= every / 2) client.ping();
+        if (!connection.heard) client.ping();
+        connection.heard = false;
       }, every).unref();
       resolve(connection);
     } else if (event.eventType === EventType.sessionClosed) {

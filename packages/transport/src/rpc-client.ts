@@ -91,11 +91,13 @@ export class RpcClient {
   readonly #waitingShared = new Set<Call>();
   readonly #waitingOwn = new Set<Call>();
   #shared: ClientStream | undefined;
+  readonly #streams = new Set<ClientStream>();
   readonly #ownIdle: ClientStream[] = [];
   #ownOpen = 0;
   #inFlight = 0;
   #requestBytes = 0;
   #goingAway = false;
+  #lostCalls: Call[] = [];
   #lost: ConnectionLost | undefined;
 
   constructor(connection: Connection, options: RpcClientOptions = {}) {
@@ -106,8 +108,10 @@ export class RpcClient {
     this.#requestBytesMax = options.requestBytesMax ?? 8 * 1024 * 1024;
     this.#ownStreamsMax = Math.min(options.ownStreamsMax ?? 16, connection.streamsMax - 1);
     this.#ownStreamsKept = options.ownStreamsKept ?? 4;
-    this.#deadlines = new Deadlines(this.#clock, (call) =>
-      this.#giveUp(call, new RpcError(Status.DEADLINE_EXCEEDED, '', { local: true })),
+    this.#deadlines = new Deadlines(
+      this.#clock,
+      () => this.#unsettled(),
+      (call) => this.#giveUp(call, localError(Status.DEADLINE_EXCEEDED, '')),
     );
     connection.start({
       onStream: (_stream, kind) => (kind === 'push' ? this.#acceptPush() : undefined),
@@ -138,19 +142,17 @@ export class RpcClient {
     return new Promise<MessageShape<O>>((resolve, reject) => {
       if (this.#lost !== undefined) throw this.#lost;
       if (this.#goingAway) {
-        throw new RpcError(Status.UNAVAILABLE, 'the server is going away', { local: true });
+        throw localError(Status.UNAVAILABLE, 'the server is going away');
       }
       const payload = toBinary(method.input, create(method.input, request));
       if (payload.length > method.requestMax || payload.length > PAYLOAD_BYTES_MAX) {
-        throw new RpcError(Status.TOO_LARGE, 'the request is larger than its method allows', {
-          local: true,
-        });
+        throw localError(Status.TOO_LARGE, 'the request is larger than its method allows');
       }
       const signal = options?.signal;
       let unlisten: (() => void) | undefined;
       if (signal !== undefined) {
-        if (signal.aborted) throw new RpcError(Status.CANCELLED, '', { local: true });
-        const abort = (): void => this.#giveUp(call, new RpcError(Status.CANCELLED, '', { local: true }));
+        if (signal.aborted) throw localError(Status.CANCELLED, '');
+        const abort = (): void => this.#giveUp(call, localError(Status.CANCELLED, ''));
         signal.addEventListener('abort', abort, { once: true });
         unlisten = () => signal.removeEventListener('abort', abort);
       }
@@ -165,7 +167,7 @@ export class RpcClient {
         stream: undefined,
         id: 0,
       };
-      this.#deadlines.add(call);
+      this.#deadlines.added(call.deadline);
       const queue = this.#travelsAlone(call) ? this.#waitingOwn : this.#waitingShared;
       if (queue.size > 0 || !this.#send(call)) queue.add(call);
     });
@@ -211,7 +213,6 @@ export class RpcClient {
 
   #openStream(shared: boolean): ClientStream | undefined {
     const events: ClientStreamEvents = {
-      settle: (call, settle) => this.#end(call, settle),
       answered: (call) => this.#release(call),
       idle: (stream) => this.#keepOrEnd(stream),
       over: (stream, unanswered, end) => this.#streamOver(stream, unanswered, end),
@@ -220,6 +221,7 @@ export class RpcClient {
     const transport = this.#connection.openStream(stream);
     if (transport === undefined) return undefined;
     stream.transport = transport;
+    this.#streams.add(stream);
     return stream;
   }
 
@@ -250,39 +252,39 @@ export class RpcClient {
   }
 
   #streamOver(stream: ClientStream, unanswered: Iterable<Call>, end: StreamEnd): void {
+    this.#streams.delete(stream);
     if (stream === this.#shared) this.#shared = undefined;
     else if (!stream.shared) {
       this.#ownOpen -= 1;
       const idle = this.#ownIdle.indexOf(stream);
       if (idle >= 0) this.#ownIdle.splice(idle, 1);
     }
-    for (const call of unanswered) {
-      // A lost connection fails its calls in #onClose, with the reason.
-      if (end === 'lost') continue;
-      this.#end(call, () => call.reject(new ConnectionLost('the server closed the stream before it answered')));
-      this.#release(call);
-    }
+    // A lost connection fails its calls in #onClose, with the reason.
+    if (end === 'lost') this.#lostCalls.push(...unanswered);
+    else
+      for (const call of unanswered) {
+        failCall(call, new ConnectionLost('the server closed the stream before it answered'));
+        this.#release(call);
+      }
     if (end !== 'lost') this.#pump();
   }
 
+  *#unsettled(): Iterable<Call> {
+    yield* this.#waitingShared;
+    yield* this.#waitingOwn;
+    for (const stream of this.#streams) yield* stream.unsettled();
+  }
+
   #giveUp(call: Call, error: RpcError): void {
-    if (call.state === 'waiting') {
+    const { state } = call;
+    failCall(call, error);
+    if (state === 'waiting') {
       this.#waitingShared.delete(call);
       this.#waitingOwn.delete(call);
-      this.#end(call, () => call.reject(error));
-    } else if (call.state === 'sent') {
-      this.#end(call, () => call.reject(error));
+    } else if (state === 'sent') {
       call.state = 'abandoned';
       call.stream?.cancel(call);
     }
-  }
-
-  #end(call: Call, settle: () => void): void {
-    if (call.state === 'done' || call.state === 'abandoned') return;
-    call.state = 'done';
-    this.#deadlines.remove(call);
-    call.unlisten?.();
-    settle();
   }
 
   #acceptPush(): StreamHandler {
@@ -316,16 +318,17 @@ export class RpcClient {
           : 'the connection was lost';
     const lost = new ConnectionLost(why, reason.kind === 'peer' ? reason.code : 0);
     this.#lost = lost;
+    this.#deadlines.stop();
+    const unsettled = [...this.#waitingShared, ...this.#waitingOwn, ...this.#lostCalls];
     this.#waitingShared.clear();
     this.#waitingOwn.clear();
-    for (const call of this.#deadlines.drain()) this.#end(call, () => call.reject(lost));
+    this.#lostCalls = [];
+    for (const call of unsettled) failCall(call, lost);
     this.#options.onClose?.(reason);
   }
 }
 
 interface ClientStreamEvents {
-  /** Ends the call for its caller, unless it already has. */
-  settle(call: Call, settle: () => void): void;
   /** The server has answered; the call's share of the bounds is free. */
   answered(call: Call): void;
   /** A stream of its own has nothing in flight. */
@@ -366,6 +369,10 @@ class ClientStream implements StreamHandler {
     else this.transport.write(encodeRequestHeader(HEADER, CANCEL_METHOD_ID, call.id, 0));
   }
 
+  *unsettled(): Iterable<Call> {
+    for (const call of this.#calls.values()) if (call.state === 'sent') yield call;
+  }
+
   #onHeader(status: number, id: number, bytes: number): FrameVerdict {
     const call = this.#calls.get(id);
     if (call === undefined) {
@@ -378,13 +385,7 @@ class ClientStream implements StreamHandler {
     }
     const max = status === Status.OK_UNSPECIFIED ? call.method.responseMax : ERROR_BYTES_MAX;
     if (bytes <= max) return 'take';
-    this.#settle(call, () =>
-      call.reject(
-        new RpcError(Status.TOO_LARGE, 'the answer is larger than its method allows', {
-          local: true,
-        }),
-      ),
-    );
+    failCall(call, localError(Status.TOO_LARGE, 'the answer is larger than its method allows'));
     this.#answered(id, call);
     return 'skip';
   }
@@ -392,28 +393,11 @@ class ClientStream implements StreamHandler {
   #onFrame(status: number, id: number, payload: Uint8Array): void {
     const call = this.#calls.get(id);
     if (call === undefined) return;
-    if (status === Status.OK_UNSPECIFIED) {
-      let response: MessageShape<DescMessage>;
-      try {
-        response = fromBinary(call.method.output, payload);
-        this.#settle(call, () => call.resolve(response as never));
-      } catch {
-        this.#settle(call, () =>
-          call.reject(
-            new RpcError(Status.INTERNAL, 'the answer is not what its method promises', {
-              local: true,
-            }),
-          ),
-        );
-      }
-    } else {
-      this.#settle(call, () => call.reject(decodeError(status, payload)));
+    if (call.state === 'sent') {
+      if (status === Status.OK_UNSPECIFIED) succeedCall(call, payload);
+      else failCall(call, decodeError(status, payload));
     }
     this.#answered(id, call);
-  }
-
-  #settle(call: Call, settle: () => void): void {
-    this.#events.settle(call, settle);
   }
 
   #answered(id: number, call: Call): void {
@@ -439,6 +423,30 @@ class ClientStream implements StreamHandler {
     this.#calls.clear();
     this.#events.over(this, unanswered, end);
   }
+}
+
+function settled(call: Call): void {
+  call.state = 'done';
+  call.unlisten?.();
+}
+
+function succeedCall(call: Call, payload: Uint8Array): void {
+  settled(call);
+  try {
+    call.resolve(fromBinary(call.method.output, payload) as never);
+  } catch {
+    call.reject(localError(Status.INTERNAL, 'the answer is not what its method promises'));
+  }
+}
+
+function failCall(call: Call, error: Error): void {
+  if (call.state === 'done' || call.state === 'abandoned') return;
+  settled(call);
+  call.reject(error);
+}
+
+function localError(status: number, message: string): RpcError {
+  return new RpcError(status, message, { local: true });
 }
 
 function decodeError(status: number, payload: Uint8Array): RpcError {

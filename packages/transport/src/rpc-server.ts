@@ -224,6 +224,8 @@ class Peer<S> implements ServerConnection<S> {
   #pushBlocked = false;
   #drainWaiters: ((alive: boolean) => void)[] = [];
   #refusals = 0;
+  // Whether so much is unsent that it has to be added up before each call.
+  #slow = false;
   #leaving = false;
   #left = false;
   #setGone!: () => void;
@@ -236,8 +238,10 @@ class Peer<S> implements ServerConnection<S> {
     this.gone = new Promise((resolve) => {
       this.#setGone = resolve;
     });
-    this.deadlines = new Deadlines(core.clock, (call) =>
-      call.end(Status.DEADLINE_EXCEEDED, 'the server took too long'),
+    this.deadlines = new Deadlines(
+      core.clock,
+      () => this.#unanswered(),
+      (call) => call.end(Status.DEADLINE_EXCEEDED, 'the server took too long'),
     );
     this.state = core.options.newState(this);
   }
@@ -287,7 +291,7 @@ class Peer<S> implements ServerConnection<S> {
       this.calls < limits.callsMax &&
       this.requestBytes + requestBytes <= limits.requestBytesMax &&
       total + requestBytes <= limits.totalRequestBytesMax &&
-      this.#unsentBytes() <= limits.responseBytesMax;
+      !this.#behind();
     if (within) this.#refusals = 0;
     return !within;
   }
@@ -297,7 +301,7 @@ class Peer<S> implements ServerConnection<S> {
     this.core.inFlight += 1;
     this.requestBytes += call.requestBytes;
     this.core.requestBytes += call.requestBytes;
-    this.deadlines.add(call);
+    this.deadlines.added(call.deadline);
   }
 
   /** The call has been answered and its handler has returned. */
@@ -316,8 +320,12 @@ class Peer<S> implements ServerConnection<S> {
 
   /** Something was written: far beyond the bound, the connection ends. */
   written(stream: TransportStream): void {
-    if (stream.bufferedBytes <= this.core.limits.responseBytesMax) return;
-    if (this.#unsentBytes() > this.core.limits.responseBytesMax * FAR_BEYOND) {
+    const { responseBytesMax, streamsMax } = this.core.limits;
+    // No stream above this share: all together are within the bound.
+    if (stream.bufferedBytes <= responseBytesMax / (streamsMax * FAR_BEYOND)) return;
+    const unsent = this.#unsentBytes();
+    this.#slow = unsent > responseBytesMax / FAR_BEYOND;
+    if (unsent > responseBytesMax * FAR_BEYOND) {
       this.close(CloseCode.limits, 'answers are not being read');
     }
   }
@@ -336,6 +344,17 @@ class Peer<S> implements ServerConnection<S> {
     if (this.#left) return;
     this.#left = true;
     this.#openPush()?.end();
+  }
+
+  #behind(): boolean {
+    if (!this.#slow) return false;
+    const unsent = this.#unsentBytes();
+    this.#slow = unsent > this.core.limits.responseBytesMax / FAR_BEYOND;
+    return unsent > this.core.limits.responseBytesMax;
+  }
+
+  *#unanswered(): Iterable<Call<S>> {
+    for (const stream of this.#streams) yield* stream.calls.values();
   }
 
   #unsentBytes(): number {
@@ -370,7 +389,7 @@ class Peer<S> implements ServerConnection<S> {
 
   #onClose(reason: CloseReason): void {
     this.core.peers.delete(this);
-    this.deadlines.drain();
+    this.deadlines.stop();
     this.#abort.abort();
     for (const waiter of this.#drainWaiters.splice(0)) waiter(false);
     this.core.options.onDisconnect?.(this, reason);
@@ -384,7 +403,7 @@ class ServerStream<S> implements StreamHandler, FrameSink {
   readonly peer: Peer<S>;
   readonly #surplus: boolean;
   readonly #decoder: FrameDecoder;
-  readonly #calls = new Map<number, Call<S>>();
+  readonly calls = new Map<number, Call<S>>();
   #receiving: Call<S> | undefined;
   #ended = false;
   #over = false;
@@ -406,7 +425,7 @@ class ServerStream<S> implements StreamHandler, FrameSink {
       this.#violated();
       return 'stop';
     }
-    if (this.#calls.has(requestId)) {
+    if (this.calls.has(requestId)) {
       this.#violated();
       return 'stop';
     }
@@ -428,7 +447,7 @@ class ServerStream<S> implements StreamHandler, FrameSink {
       return this.#refuse(method, requestId, Status.EXHAUSTED, 'too many calls at once');
     }
     const call = new Call(this, found, requestId, payloadBytes);
-    this.#calls.set(requestId, call);
+    this.calls.set(requestId, call);
     this.#receiving = call;
     this.peer.callStarted(call);
     return 'take';
@@ -436,7 +455,7 @@ class ServerStream<S> implements StreamHandler, FrameSink {
 
   onFrame(methodId: number, requestId: number, payload: Uint8Array): void {
     if (methodId === CANCEL_METHOD_ID) {
-      this.#calls.get(requestId)?.end(Status.CANCELLED, 'cancelled by the caller');
+      this.calls.get(requestId)?.end(Status.CANCELLED, 'cancelled by the caller');
       return;
     }
     const call = this.#receiving;
@@ -447,7 +466,7 @@ class ServerStream<S> implements StreamHandler, FrameSink {
   onEnd(): void {
     this.#ended = true;
     if (this.#decoder.midFrame) this.#violated();
-    else if (this.#calls.size === 0) this.transport.end();
+    else if (this.calls.size === 0) this.transport.end();
   }
 
   onDrain(): void {}
@@ -456,18 +475,18 @@ class ServerStream<S> implements StreamHandler, FrameSink {
     this.#over = true;
     this.#decoder.stop();
     this.peer.streamOver(this);
-    for (const call of this.#calls.values()) call.end(Status.CANCELLED, '');
+    for (const call of this.calls.values()) call.end(Status.CANCELLED, '');
   }
 
   /** Answers a call and frees its id. */
   answer(call: Call<S>, status: number, payload: Uint8Array): void {
-    this.#calls.delete(call.id);
+    this.calls.delete(call.id);
     if (this.#receiving === call) {
       this.#receiving = undefined;
       this.#decoder.skipCurrent();
     }
     this.#write(call.id, status, payload);
-    if (this.#ended && this.#calls.size === 0) this.transport.end();
+    if (this.#ended && this.calls.size === 0) this.transport.end();
   }
 
   #refuse(method: MethodDescriptor | undefined, requestId: number, status: number, message: string): FrameVerdict {
@@ -601,11 +620,11 @@ class Call<S> implements CallContext<S> {
 
   #answer(status: number, payload: Uint8Array): void {
     this.#answered = true;
-    const { peer } = this.#stream;
-    peer.deadlines.remove(this);
     this.#stream.answer(this, status, payload);
     const { clock, options } = this.#core;
-    options.onAnswered?.(this.method, status, clock.now() - this.#startedAt);
+    if (options.onAnswered !== undefined) {
+      options.onAnswered(this.method, status, clock.now() - this.#startedAt);
+    }
     if (!this.#running) this.#over();
   }
 
