@@ -139,7 +139,9 @@ function diffSecretTrees(previous: GroupState | undefined, next: GroupState, cha
 function diffSecretTree(epoch: bigint, previous: SecretTree | undefined, next: SecretTree, changes: RowChange[]): void {
   if (previous === next) return;
   if ((previous?.unusedCount ?? 0) !== next.unusedCount) {
-    changes.push({ kind: 'set', key: unusedKey(epoch), bytes: new Writer(4).u32(next.unusedCount).finish() });
+    const key = unusedKey(epoch);
+    if (next.unusedCount === 0) changes.push({ kind: 'delete', key });
+    else changes.push({ kind: 'set', key, bytes: new Writer(4).u32(next.unusedCount).finish() });
   }
   const prefix = secretPrefix(epoch);
   const visit = (before: SecretTreeNode | undefined, after: SecretTreeNode, index: number): void => {

@@ -10,7 +10,7 @@
  * A tree restored from rows begins as one `stored` node; a leaf's row is read when that leaf is first used.
  */
 import { deriveTreeSecret, expandWithLabel, type Suite } from './cipher-suites.ts';
-import { demand, MlsUsageError, violated } from './errors.ts';
+import { demand, MlsStateError, MlsUsageError, violated } from './errors.ts';
 import { isLeaf, left, right, root } from './tree-math.ts';
 import type { GroupConfig } from './types.ts';
 
@@ -83,7 +83,7 @@ export function loadedNode(tree: SecretTree, node: SecretTreeNode, index: number
 }
 
 function splitStored(index: number): SplitNode {
-  if (isLeaf(index)) throw new MlsUsageError('the secrets of a leaf are missing from the rows');
+  if (isLeaf(index)) throw new MlsStateError('the secrets of a leaf are missing from the rows');
   return { kind: 'split', left: { kind: 'stored', loaded: undefined }, right: { kind: 'stored', loaded: undefined } };
 }
 
@@ -108,7 +108,7 @@ function withLeaf(
 }
 
 function secretOf(node: LoadedNode): Uint8Array {
-  if (node.kind !== 'secret') throw new MlsUsageError('the secret tree does not have the shape of its group');
+  if (node.kind !== 'secret') throw new MlsStateError('the secret tree does not have the shape of its group');
   return node.secret;
 }
 

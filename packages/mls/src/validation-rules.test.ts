@@ -53,7 +53,6 @@ import {
   commit,
   credential,
   groupOf,
-  groupWith,
   joined,
   keyPackageOf,
   makeWorld,
