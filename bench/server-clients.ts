@@ -1,0 +1,159 @@
+// Many clients in a process of their own, driven by messages from the benchmark: transport and methods, without the SDK.
+import { type ChildProcess, fork } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+import { signResumeProof } from '@quicprochat/core';
+import { nodeCrypto } from '@quicprochat/crypto/node';
+import { RpcClient, methods } from '@quicprochat/transport';
+import { connectQuic } from '@quicprochat/transport/quic';
+import type { ServerAddress } from './server-process.ts';
+import type { SeededDevice } from './server-seed.ts';
+
+export interface Load {
+  /** Answered as queued. */
+  readonly enqueues: number;
+  readonly elapsedMs: number;
+  readonly latenciesMs: readonly number[];
+}
+
+type Order =
+  | { readonly kind: 'connect'; readonly server: ServerAddress; readonly devices: readonly SeededDevice[] }
+  | { readonly kind: 'enqueue'; readonly forMs: number; readonly payloadBytes: number }
+  | { readonly kind: 'fanOut'; readonly channelId: Uint8Array; readonly devices: number; readonly messages: number }
+  | { readonly kind: 'close' };
+
+/** The benchmark's end. */
+export class ClientsProcess {
+  readonly #child: ChildProcess = fork(fileURLToPath(import.meta.url), { serialization: 'advanced' });
+
+  /** Connects and resumes the session of each device, besides those connected already. */
+  async connect(server: ServerAddress, devices: readonly SeededDevice[]): Promise<void> {
+    await this.#order({ kind: 'connect', server, devices });
+  }
+
+  /** Every client sends to its own inbox, one message after the other. */
+  async enqueue(forMs: number, payloadBytes: number): Promise<Load> {
+    return (await this.#order({ kind: 'enqueue', forMs, payloadBytes })) as Load;
+  }
+
+  /** The first client sends to a group; milliseconds until each message is on disk for all. */
+  async fanOut(channelId: Uint8Array, devices: number, messages: number): Promise<readonly number[]> {
+    return (await this.#order({ kind: 'fanOut', channelId, devices, messages })) as readonly number[];
+  }
+
+  async close(): Promise<void> {
+    if (!this.#child.connected) return;
+    const exited = once(this.#child, 'exit');
+    this.#child.send({ kind: 'close' } satisfies Order);
+    await exited;
+  }
+
+  async #order(order: Order): Promise<unknown> {
+    const answer = Promise.race([
+      once(this.#child, 'message'),
+      once(this.#child, 'exit').then(() => [{ failed: 'the clients ended' }]),
+    ]);
+    this.#child.send(order);
+    const [{ failed, result }] = (await answer) as [{ failed?: string; result?: unknown }];
+    if (failed !== undefined) throw new Error(failed);
+    return result;
+  }
+}
+
+const clients: { readonly rpc: RpcClient; readonly device: SeededDevice }[] = [];
+const AT_ONCE = 16;
+
+async function connectAll(server: ServerAddress, devices: readonly SeededDevice[]): Promise<void> {
+  const waiting = [...devices];
+  const worker = async (): Promise<void> => {
+    for (let device = waiting.shift(); device !== undefined; device = waiting.shift()) {
+      const { host, port, origin, caCert } = server;
+      const rpc = new RpcClient(await connectQuic({ host, port, trustAnchor: caCert }));
+      const { nonce } = await rpc.call(methods.auth.getNonce, {});
+      const { deviceId, token } = device;
+      const terms = { origin, nonce, deviceId, token };
+      const deviceSignature = signResumeProof(nodeCrypto, device.devicePrivateKey, terms);
+      await rpc.call(methods.auth.resumeSession, { token, deviceId, deviceSignature });
+      clients.push({ rpc, device });
+    }
+  };
+  await Promise.all(Array.from({ length: AT_ONCE }, worker));
+}
+
+async function enqueueFromAll(forMs: number, payloadBytes: number): Promise<Load> {
+  const latenciesMs: number[] = [];
+  const started = performance.now();
+  await Promise.all(
+    clients.map(async ({ rpc, device }) => {
+      const payload = groupEnvelope(payloadBytes);
+      while (performance.now() < started + forMs) {
+        const sent = performance.now();
+        const { results, deliveryProof } = await rpc.call(methods.delivery.enqueue, {
+          recipientKey: device.identityKey,
+          deviceId: device.deviceId,
+          payload,
+          messageId: newMessageId(),
+        });
+        if (results.length !== 1 || results[0]?.outcome.case !== 'queued' || deliveryProof.length === 0) {
+          throw new Error(`answered ${results[0]?.outcome.case ?? 'nothing'} instead of queued`);
+        }
+        latenciesMs.push(performance.now() - sent);
+      }
+    }),
+  );
+  return { enqueues: latenciesMs.length, elapsedMs: performance.now() - started, latenciesMs };
+}
+
+async function fanOut(channelId: Uint8Array, devices: number, messages: number): Promise<number[]> {
+  const [sender] = clients;
+  if (sender === undefined) throw new Error('nobody is connected');
+  const latenciesMs: number[] = [];
+  for (let i = 0; i < messages; i += 1) {
+    const sent = performance.now();
+    const request = { channelId, payload: groupEnvelope(1024), messageId: newMessageId() };
+    const { results } = await sender.rpc.call(methods.delivery.batchEnqueue, request);
+    latenciesMs.push(performance.now() - sent);
+    const queued = results.filter(({ outcome }) => outcome.case === 'queued').length;
+    if (queued !== devices) throw new Error(`queued for ${queued} of ${devices} devices`);
+  }
+  return latenciesMs;
+}
+
+/** Looks like an envelope of type 03 to the server, which sees no more than that. */
+function groupEnvelope(length: number): Uint8Array {
+  const envelope = new Uint8Array(randomBytes(length));
+  envelope[0] = 3;
+  return envelope;
+}
+
+/** Ordered by time, as a UUIDv7 is. */
+function newMessageId(): Uint8Array {
+  const id = new Uint8Array(randomBytes(16));
+  new DataView(id.buffer).setBigUint64(0, (BigInt(Date.now()) << 16n) | BigInt(0x7000 + (id[7] ?? 0)));
+  return id;
+}
+
+async function obey(order: Order): Promise<unknown> {
+  switch (order.kind) {
+    case 'connect':
+      return connectAll(order.server, order.devices);
+    case 'enqueue':
+      return enqueueFromAll(order.forMs, order.payloadBytes);
+    case 'fanOut':
+      return fanOut(order.channelId, order.devices, order.messages);
+    case 'close':
+      for (const { rpc } of clients.splice(0)) rpc.close();
+      return process.exit();
+  }
+}
+
+if (process.argv[1] === import.meta.filename) {
+  process.on('message', (order: Order) => {
+    obey(order).then(
+      (result) => process.send?.({ result }),
+      (error: unknown) => process.send?.({ failed: error instanceof Error ? error.message : String(error) }),
+    );
+  });
+  process.on('disconnect', () => process.exit());
+}
