@@ -8,6 +8,7 @@
  */
 import type { DescMessage, MessageInitShape, MessageShape } from '@bufbuild/protobuf';
 import {
+  Backoff,
   type CallOptions,
   type Clock,
   type CloseReason,
@@ -37,18 +38,15 @@ export interface ServerConnectionHandlers {
   state(state: ConnectionState, reason: string, retryInMs: number | undefined): void;
 }
 
-const BACKOFF_FIRST_MS = 200;
-const BACKOFF_MAX_MS = 30_000;
 const CONNECT_TIMEOUT_MS = 10_000;
 
 export class ServerConnection {
   readonly #dialer: Dialer;
   readonly #clock: Clock;
-  readonly #jitter: () => number;
+  readonly #backoff: Backoff;
   readonly #handlers: ServerConnectionHandlers;
   #rpc: RpcClient | undefined;
   #state: ConnectionState = 'offline';
-  #failures = 0;
   #wanted = false;
   #retryTimer: unknown;
   #attempt: AbortController | undefined;
@@ -57,7 +55,7 @@ export class ServerConnection {
   constructor(dialer: Dialer, clock: Clock, jitter: () => number, handlers: ServerConnectionHandlers) {
     this.#dialer = dialer;
     this.#clock = clock;
-    this.#jitter = jitter;
+    this.#backoff = new Backoff(jitter);
     this.#handlers = handlers;
   }
 
@@ -132,7 +130,7 @@ export class ServerConnection {
       this.#rpc = rpc;
       await this.#handlers.greet();
       if (this.#rpc !== rpc) throw this.#away();
-      this.#failures = 0;
+      this.#backoff.reset();
       this.#become('online', '');
     } catch (error) {
       const failure = connectionFailure(error, this.#dialer.server);
@@ -160,9 +158,7 @@ export class ServerConnection {
   }
 
   #retryLater(reason: string): void {
-    const ceiling = Math.min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS * 2 ** Math.min(this.#failures, 20));
-    this.#failures += 1;
-    const delayMs = this.#jitter() * ceiling;
+    const delayMs = this.#backoff.nextMs();
     this.#handlers.state('offline', reason, Math.round(delayMs));
     this.#clearRetry();
     this.#retryTimer = this.#clock.setTimer(() => {

@@ -48,6 +48,8 @@ export interface MessageStore {
   /** Stores a message and returns its localId; undefined when the sender's content id is there already. */
   insert(message: NewMessage): number | undefined;
   get(localId: number): StoredMessage | undefined;
+  /** Whether a message of ours went out in this envelope. */
+  isOwn(channelId: Uint8Array, messageId: Uint8Array): boolean;
   find(channelId: Uint8Array, senderIdentity: Uint8Array, contentId: Uint8Array): StoredMessage | undefined;
   /** The newest `limit` messages before `before` (a localId), oldest first. */
   history(
@@ -100,6 +102,7 @@ export function messageStore(driver: Driver): MessageStore {
   );
   const touch = driver.prepare('UPDATE conversations SET last_message_at = ? WHERE channel_id = ?');
   const get = driver.prepare('SELECT * FROM messages WHERE id = ?');
+  const own = driver.prepare('SELECT 1 AS own FROM messages WHERE message_id = ? AND channel_id = ? AND own = 1');
   const find = driver.prepare('SELECT * FROM messages WHERE channel_id = ? AND sender_identity = ? AND content_id = ?');
   const history = driver.prepare('SELECT * FROM messages WHERE channel_id = ? AND id < ? ORDER BY id DESC LIMIT ?');
   const unseen = driver.prepare('SELECT * FROM messages WHERE seen = 0 ORDER BY id LIMIT ?');
@@ -133,6 +136,7 @@ export function messageStore(driver: Driver): MessageStore {
       const row = get.get(localId);
       return row && messageOf(row);
     },
+    isOwn: (channelId, messageId) => own.get(messageId, channelId) !== undefined,
     find(channelId, senderIdentity, contentId) {
       const row = find.get(channelId, senderIdentity, contentId);
       return row && messageOf(row);

@@ -154,6 +154,7 @@ CREATE TABLE messages (
   UNIQUE (channel_id, sender_identity, content_id)
 ) STRICT;
 CREATE INDEX messages_by_conversation ON messages (channel_id, id);
+CREATE INDEX messages_own_by_message_id ON messages (message_id) WHERE own = 1;
 CREATE INDEX messages_unseen ON messages (channel_id, id) WHERE seen = 0;
 
 CREATE VIRTUAL TABLE messages_text USING fts5 (

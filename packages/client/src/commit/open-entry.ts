@@ -1,0 +1,71 @@
+/**
+ * One entry of a channel's commit log, opened and applied (PROTOCOL section 5). Pure: state and bytes in, outcome out.
+ *
+ *   type-03 envelope → handshake bundle → its proposals, then its commit → the next state
+ *
+ * All or nothing: an entry that does not open, does not validate or is for another epoch is skipped by every member alike,
+ * and leaves no trace in the state. So the first valid commit of an epoch is the same for everyone (THREATS 30).
+ */
+import { type CommitEffects, type GroupState, type MlsContext, processMessage } from '@quicprochat/mls';
+import { decodeHandshakeBundle, EnvelopeType, groupPosition, kindAgrees, openGroup } from '../message/index.ts';
+import {
+  type CommitAuthenticatedData,
+  decodeCommitAuthenticatedData,
+  isMessageAuthenticatedData,
+} from '../profile/authenticated-data.ts';
+import type { LogPlace } from './build-commit.ts';
+
+export type EntryOutcome =
+  /** `laterEpoch`: it was sealed in an epoch we never reached: somebody applied an entry that we skipped or never saw. */
+  | { readonly kind: 'skipped'; readonly reason: string; readonly laterEpoch: boolean }
+  | { readonly kind: 'proposals'; readonly state: GroupState }
+  | {
+      readonly kind: 'commit';
+      readonly state: GroupState;
+      readonly effects: CommitEffects;
+      readonly authenticatedData: CommitAuthenticatedData;
+    }
+  /** A commit of our own whose pending state is gone: the group has moved on and we cannot follow. */
+  | { readonly kind: 'lost-own-commit' };
+
+export function openEntry(context: MlsContext, state: GroupState, place: LogPlace, envelope: Uint8Array): EntryOutcome {
+  const position = groupPosition(envelope);
+  if (position === undefined) return skipped('it is not a group envelope');
+  if (position !== place.epochPosition) {
+    return { kind: 'skipped', reason: 'it is for another epoch', laterEpoch: position > place.epochPosition };
+  }
+  const opened = openGroup(context.crypto, { key: place.envelopeKey, channelId: place.channelId }, envelope);
+  if (opened.kind === 'refused') return skipped(`its envelope is ${opened.reason}`);
+  const bundle = decodeHandshakeBundle(opened.body);
+  if (bundle === undefined) return skipped('its contents are malformed');
+  const messages = [...bundle.proposals, ...(bundle.commit === undefined ? [] : [bundle.commit])];
+  if (!messages.every((message) => kindAgrees(opened.payloadKind, EnvelopeType.Group, 'logEntry', message))) {
+    return skipped('its contents are of another kind');
+  }
+
+  let next = state;
+  for (const message of bundle.proposals) {
+    const outcome = processMessage(context, next, message);
+    if (outcome.kind === 'rejected') return skipped(`${outcome.rule} ${outcome.name}: ${outcome.reason}`);
+    // Our own proposal is in the state since we made it.
+    if (outcome.kind === 'own') continue;
+    if (outcome.kind !== 'proposal') return skipped('its contents are of another kind');
+    if (!isMessageAuthenticatedData(outcome.authenticatedData, place.channelId)) {
+      return skipped('a proposal is for another channel');
+    }
+    next = outcome.state;
+  }
+  if (bundle.commit === undefined) return { kind: 'proposals', state: next };
+
+  const outcome = processMessage(context, next, bundle.commit);
+  if (outcome.kind === 'own') return { kind: 'lost-own-commit' };
+  if (outcome.kind === 'rejected') return skipped(`${outcome.rule} ${outcome.name}: ${outcome.reason}`);
+  if (outcome.kind !== 'commit') return skipped('its contents are of another kind');
+  const authenticatedData = decodeCommitAuthenticatedData(outcome.authenticatedData);
+  if (authenticatedData === undefined) return skipped('its authenticated_data is malformed');
+  return { kind: 'commit', state: outcome.state, effects: outcome.effects, authenticatedData };
+}
+
+function skipped(reason: string): EntryOutcome {
+  return { kind: 'skipped', reason, laterEpoch: false };
+}

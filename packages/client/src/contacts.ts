@@ -1,0 +1,301 @@
+/**
+ * Other accounts: looked up at the server, verified, pinned (PROTOCOL section 1, "First contact"). Whatever leaves this
+ * file has been checked: ResolveUser → identity key against the pin → device certificates → hybrid keys → KeyPackages.
+ */
+import { encodeHex, equal } from '@quicprochat/crypto';
+import {
+  checkUsername,
+  type DeviceAddress,
+  encodeAddress,
+  encodeCredentialIdentity,
+  parseDeviceCertificate,
+  type VerifiedDeviceCertificate,
+  verifyDeviceCertificate,
+  type VerifiedHybridKey,
+} from '@quicprochat/core';
+import { CredentialType, type LeafIndex, verifyKeyPackage } from '@quicprochat/mls';
+import type { Account, DeviceHybridKey } from '@quicprochat/proto';
+import { methods } from '@quicprochat/transport';
+import type { AddTarget } from './commit/build-commit.ts';
+import type { Engine } from './engine.ts';
+import { ClientError } from './errors.ts';
+import { verifyMember } from './profile/member.ts';
+import { lifetimeAllowed } from './profile/validate-commit.ts';
+import type { Contact, KeyCheck } from './types.ts';
+import {
+  identityChanged,
+  type Pins,
+  type VerifiedAccount,
+  verifyAccount,
+  verifyDeviceHybridKey,
+} from './verify-account.ts';
+
+const HYBRID_KEYS_PER_CALL = 1_000;
+
+/** @throws ClientError `invalid-username` */
+export function canonicalUsername(username: string): string {
+  const name = username.startsWith('@') ? username.slice(1) : username;
+  const check = checkUsername(name);
+  if (check.kind === 'canonical') return check.username;
+  throw new ClientError('usage', 'invalid-username', check.reason, {
+    hint: 'Names are 2 to 32 of the characters a-z, 0-9, ".", "_" and "-".',
+  });
+}
+
+/** An account by name, verified, its key pinned from now on. `pin` says whether it was before. */
+export async function resolveUser(
+  engine: Engine,
+  username: string,
+): Promise<{ readonly account: VerifiedAccount; readonly pin: 'new' | 'same' }> {
+  const name = canonicalUsername(username);
+  const { outcome } = await engine.server.call(methods.user.resolveUser, { username: name });
+  if (outcome.case !== 'found') throw unknownUser(name);
+  return pinAccount(engine, { username: name }, outcome.value);
+}
+
+/** An account by identity key, verified and pinned; undefined when the server knows none. */
+export async function resolveIdentity(engine: Engine, identityKey: Uint8Array): Promise<VerifiedAccount | undefined> {
+  const { outcome } = await engine.server.call(methods.user.resolveIdentity, { identityKey });
+  if (outcome.case !== 'found') return undefined;
+  return pinAccount(engine, { identityKey }, outcome.value).account;
+}
+
+/** Hybrid keys of devices, by address in hex; verified. Devices without one, or with one that is refused, are left out. */
+export async function fetchHybridKeys(
+  engine: Engine,
+  addresses: readonly DeviceAddress[],
+): Promise<ReadonlyMap<string, VerifiedHybridKey>> {
+  const keys = new Map<string, VerifiedHybridKey>();
+  const wanted = new Set(addresses.map((address) => encodeHex(encodeAddress(address))));
+  for (let start = 0; start < addresses.length; start += HYBRID_KEYS_PER_CALL) {
+    const answer = await engine.server.call(methods.keys.fetchHybridKeys, {
+      addresses: addresses
+        .slice(start, start + HYBRID_KEYS_PER_CALL)
+        .map(({ identityKey, deviceId }) => ({ identityKey, deviceId })),
+    });
+    for (const entry of answer.keys) {
+      try {
+        const { address, hybridKey } = verifyHybridKeyAnswer(engine, entry);
+        const key = encodeHex(encodeAddress(address));
+        if (wanted.has(key)) keys.set(key, hybridKey);
+      } catch (error) {
+        if (!(error instanceof ClientError)) throw error;
+        engine.ports.log.warn('a hybrid key was refused', { reason: error.code });
+      }
+    }
+  }
+  return keys;
+}
+
+/** What it takes to add all devices of an account to a group: consumes one KeyPackage of each. */
+export async function fetchAddTargets(
+  engine: Engine,
+  account: VerifiedAccount,
+  suite: number,
+): Promise<readonly AddTarget[]> {
+  const { username, identityKey, devices } = account;
+  const answer = await engine.server.call(methods.keys.fetchKeyPackage, { identityKey, suite });
+  const hybridKeys = await fetchHybridKeys(
+    engine,
+    devices.map(({ deviceId }) => ({ identityKey, deviceId })),
+  );
+  const targets: AddTarget[] = [];
+  for (const fetched of answer.keyPackages) {
+    const certificate = devices.find((device) => equal(device.deviceId, fetched.deviceId));
+    // A device the certificates do not know is not the account's, whatever the server says (THREATS 1).
+    if (certificate === undefined) continue;
+    const address = { identityKey, deviceId: certificate.deviceId };
+    const hybridKey = hybridKeys.get(encodeHex(encodeAddress(address)));
+    if (hybridKey === undefined) continue;
+    targets.push({
+      address,
+      username,
+      hybridKey,
+      keyPackage: verifiedKeyPackage(engine, certificate, suite, fetched.keyPackage),
+    });
+  }
+  if (targets.length === 0) {
+    throw new ClientError(
+      'refused',
+      'no-key-package',
+      `${username} cannot be reached now: no keys are left at the server`,
+      {
+        hint: `Ask ${username} to start their client once, then try again.`,
+      },
+    );
+  }
+  return targets;
+}
+
+export async function resolve(engine: Engine, username: string): Promise<Contact> {
+  const { account, pin } = await resolveUser(engine, username);
+  return contactOf(account, pin);
+}
+
+export async function checkKey(engine: Engine, username: string): Promise<KeyCheck> {
+  const { account, pin } = await resolveUser(engine, username);
+  const answer = await engine.server.call(methods.keys.fetchHybridKey, { identityKey: account.identityKey });
+  const found = new Map<string, VerifiedHybridKey>();
+  for (const entry of answer.keys) {
+    const { address, hybridKey } = verifyHybridKeyAnswer(engine, entry);
+    found.set(encodeHex(address.deviceId), hybridKey);
+  }
+  return {
+    contact: contactOf(account, pin),
+    devices: account.devices.map((device) => {
+      const deviceId = encodeHex(device.deviceId);
+      const key = found.get(deviceId);
+      return {
+        deviceId,
+        hybridKey: key === undefined ? undefined : { serial: Number(key.serial), notAfterMs: key.notAfterSecs * 1000 },
+      };
+    }),
+  };
+}
+
+function pinAccount(
+  engine: Engine,
+  asked: { readonly username?: string; readonly identityKey?: Uint8Array },
+  answer: Account,
+): { readonly account: VerifiedAccount; readonly pin: 'new' | 'same' } {
+  const { store, crypto } = engine;
+  const { origin, username: ownName, identityKey: ownKey } = engine.self;
+  const pinned = answer.username === ownName ? ownKey : store.contacts.byUsername(answer.username)?.identityKey;
+  const account = verifyAccount(
+    crypto,
+    origin,
+    engine.nowSecs(),
+    asked,
+    answer,
+    pinsOf(engine, answer.identityKey, pinned),
+  );
+  if (answer.username === ownName) return { account, pin: 'same' };
+  const pin = engine.change(() => {
+    const outcome = store.contacts.pin(account.username, account.identityKey, engine.nowMs());
+    if (outcome.kind === 'changed') throw identityChanged(account.username);
+    for (const certificate of account.devices) saveDevice(engine, certificate, undefined);
+    return outcome.kind;
+  });
+  return { account, pin };
+}
+
+function pinsOf(engine: Engine, identityKey: Uint8Array, pinned: Uint8Array | undefined): Pins {
+  const known = new Map(
+    engine.store.contacts.devices(identityKey).map((device) => [encodeHex(device.deviceId), device]),
+  );
+  return {
+    identityKey: pinned,
+    certificateSerial: (deviceId) => known.get(deviceId)?.certificateSerial,
+    hybridSerial: (deviceId) => known.get(deviceId)?.hybridKey?.serial,
+  };
+}
+
+/** IK → certificate → hybrid key, for one device of whoever; what is newer than known is remembered for pinned accounts. */
+function verifyHybridKeyAnswer(
+  engine: Engine,
+  entry: DeviceHybridKey,
+): { readonly address: DeviceAddress; readonly hybridKey: VerifiedHybridKey } {
+  const { crypto } = engine;
+  const { address, deviceCertificate } = entry;
+  const parsed = parseDeviceCertificate(deviceCertificate);
+  if (address === undefined || parsed === undefined) {
+    throw new ClientError('verification-failed', 'bad-certificate', 'the server sent a malformed device certificate');
+  }
+  const outcome = verifyDeviceCertificate(crypto, parsed, {
+    origin: engine.self.origin,
+    identityKey: address.identityKey,
+    deviceId: address.deviceId,
+  });
+  if (outcome.kind === 'invalid') {
+    throw new ClientError(
+      'verification-failed',
+      'bad-certificate',
+      `a device certificate does not verify: ${outcome.reason}`,
+    );
+  }
+  const certificate = outcome.statement;
+  const pins = pinsOf(engine, address.identityKey, undefined);
+  const hybridKey = verifyDeviceHybridKey(crypto, engine.nowSecs(), certificate, entry, pins);
+  if (engine.store.contacts.byIdentity(address.identityKey) !== undefined) {
+    engine.change(() => saveDevice(engine, certificate, hybridKey));
+  }
+  return {
+    address: { identityKey: certificate.identityKey, deviceId: certificate.deviceId },
+    hybridKey,
+  };
+}
+
+function saveDevice(
+  engine: Engine,
+  certificate: VerifiedDeviceCertificate,
+  hybridKey: VerifiedHybridKey | undefined,
+): void {
+  const known = engine.store.contacts.device(certificate.identityKey, certificate.deviceId);
+  engine.store.contacts.saveDevice({
+    identityKey: certificate.identityKey,
+    deviceId: certificate.deviceId,
+    deviceKey: certificate.deviceKey,
+    certificate: certificate.bytes,
+    certificateSerial: certificate.serial,
+    hybridKey:
+      hybridKey === undefined
+        ? known?.hybridKey
+        : {
+            publicKey: hybridKey.publicKey,
+            statement: hybridKey.bytes,
+            serial: hybridKey.serial,
+            notAfterSecs: hybridKey.notAfterSecs,
+          },
+    revokedAtMs: known?.revokedAtMs,
+    checkedAtMs: engine.nowMs(),
+  });
+}
+
+function verifiedKeyPackage(
+  engine: Engine,
+  certificate: VerifiedDeviceCertificate,
+  suite: number,
+  bytes: Uint8Array,
+): AddTarget['keyPackage'] {
+  const { username } = certificate;
+  const refuse = (reason: string): ClientError =>
+    new ClientError('verification-failed', 'bad-key-package', `the KeyPackage of ${username} is refused: ${reason}`, {
+      hint: `Nothing was sent. Ask ${username} to run qpc refresh-keypackage, then try again.`,
+    });
+  const outcome = verifyKeyPackage(engine.mls(), bytes.slice());
+  if (outcome.kind === 'rejected') throw refuse(outcome.reason);
+  const { keyPackage } = outcome;
+  const { leafNode } = keyPackage;
+  if (keyPackage.cipherSuite !== suite) throw refuse('it is for another cipher suite');
+  if (!equal(leafNode.signatureKey, certificate.deviceKey)) throw refuse('it is not signed by the device');
+  const expected = encodeCredentialIdentity({ identityKey: certificate.identityKey, deviceId: certificate.deviceId });
+  if (leafNode.credential.credentialType !== CredentialType.Basic || !equal(leafNode.credential.identity, expected)) {
+    throw refuse('its credential names somebody else');
+  }
+  if (!lifetimeAllowed(leafNode)) throw refuse('its lifetime is longer than 90 days');
+  const member = verifyMember(engine.crypto, engine.self.origin, { ...leafNode, leafIndex: 0 as LeafIndex });
+  if (member.kind === 'invalid') throw refuse(member.reason);
+  if (member.member.username !== username) throw refuse('its certificate is for another account');
+  return keyPackage;
+}
+
+function contactOf(account: VerifiedAccount, pin: 'new' | 'same'): Contact {
+  return {
+    username: account.username,
+    identityKey: encodeHex(account.identityKey),
+    pin,
+    devices: account.devices.map((device) => ({
+      deviceId: encodeHex(device.deviceId),
+      deviceKey: encodeHex(device.deviceKey),
+      manager: device.manager,
+      certificateSerial: Number(device.serial),
+      certificateNotAfterMs: device.notAfterSecs * 1000,
+    })),
+  };
+}
+
+function unknownUser(username: string): ClientError {
+  return new ClientError('refused', 'unknown-user', `there is no user ${username} on this server`, {
+    hint: 'Check the spelling.',
+  });
+}

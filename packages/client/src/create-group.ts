@@ -1,0 +1,72 @@
+/** New groups: the MLS group with our extensions, and the channel it belongs to (PROTOCOL sections 5 and 9). */
+import { EMPTY } from '@quicprochat/crypto';
+import { CHANNEL_ID_BYTES, encodeCredentialIdentity } from '@quicprochat/core';
+import { createGroup as createMlsGroup, CredentialType, type GroupState } from '@quicprochat/mls';
+import { methods } from '@quicprochat/transport';
+import type { Engine } from './engine.ts';
+import { beginEpoch, blankConversation } from './epoch.ts';
+import { ClientError } from './errors.ts';
+import { encodeGroupInfo, PQ_SALT_LENGTH } from './message/index.ts';
+import { type ChannelExtension, encodeChannelExtension, QpcExtensionType } from './profile/channel-extension.ts';
+import { CAPABILITIES, GROUP_CONFIG, keyPackageLifetime, REQUIRED_CAPABILITIES } from './profile/group-parameters.ts';
+import { isPostQuantum } from './profile/suites.ts';
+
+const GROUP_ID_BYTES = 32;
+
+/** A group with only this device in it, and its post-quantum salt (empty in post-quantum suites). */
+export function newGroup(
+  engine: Engine,
+  suite: number,
+  channel: ChannelExtension,
+): { readonly state: GroupState; readonly pqSalt: Uint8Array } {
+  const { deviceKey, devicePrivateKey, certificate } = engine.self;
+  const state = createMlsGroup(engine.mls(), {
+    cipherSuite: suite,
+    groupId: engine.ports.random(GROUP_ID_BYTES),
+    credential: { credentialType: CredentialType.Basic, identity: encodeCredentialIdentity(engine.address) },
+    signatureKeyPair: { publicKey: deviceKey, privateKey: devicePrivateKey },
+    capabilities: CAPABILITIES,
+    lifetime: keyPackageLifetime(engine.nowSecs()),
+    leafNodeExtensions: [{ extensionType: QpcExtensionType.DeviceCertificate, extensionData: certificate }],
+    extensions: [
+      REQUIRED_CAPABILITIES,
+      { extensionType: QpcExtensionType.Channel, extensionData: encodeChannelExtension(channel) },
+    ],
+    config: GROUP_CONFIG,
+  });
+  return { state, pqSalt: isPostQuantum(suite) ? EMPTY : engine.ports.random(PQ_SALT_LENGTH) };
+}
+
+/** The channel id of a new group whose only member is this device. */
+export async function createGroup(engine: Engine, name: string): Promise<Uint8Array> {
+  refuseBadName(name);
+  const channelId = engine.ports.random(CHANNEL_ID_BYTES);
+  // The channel first: a crash in between leaves an empty channel at the server and nothing here.
+  await engine.server.call(methods.channel.createChannel, { kind: { case: 'group', value: { channelId } } });
+  engine.change((change) => {
+    const conversation = {
+      ...blankConversation(engine, channelId),
+      kind: 'group' as const,
+      state: 'active' as const,
+      name,
+      nameVersion: 1n,
+    };
+    change.store.conversations.save(conversation);
+    const { state, pqSalt } = newGroup(engine, engine.ports.suite, {
+      channelId,
+      kind: 'group',
+      hub: '',
+      admins: [engine.self.identityKey],
+      predecessor: EMPTY,
+    });
+    change.replaceGroup(channelId, state);
+    beginEpoch(change, conversation, state, pqSalt);
+  });
+  return channelId;
+}
+
+/** @throws ClientError `invalid-argument` */
+export function refuseBadName(name: string): void {
+  if (encodeGroupInfo({ version: 1n, name }) !== undefined) return;
+  throw new ClientError('usage', 'invalid-argument', 'a group name has at least one character and at most 256 bytes');
+}

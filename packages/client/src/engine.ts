@@ -1,0 +1,285 @@
+/**
+ * What every part of the client works with, and the one way in which anything changes.
+ *
+ * `change` is a transaction: its body is synchronous, reads and writes the store, hands over successor states of groups,
+ * and says which events to tell. Everything is written together; only when it is on disk are the states in memory
+ * replaced, old secrets wiped and events told (DESIGN section 2). When the body throws, nothing happened. So no await
+ * lies between reading a ratchet and writing its successor, and two sends never start from one state.
+ */
+import { type CryptoProvider, encodeHex } from '@quicprochat/crypto';
+import { type DeviceAddress, isQpcError } from '@quicprochat/core';
+import {
+  diffRows,
+  type GroupState,
+  type MlsContext,
+  type MlsHooks,
+  restoreGroup,
+  wipeGroup,
+  wipeReplaced,
+} from '@quicprochat/mls';
+import type { Clock } from '@quicprochat/transport';
+import type { Log } from './client.ts';
+import { ClientError } from './errors.ts';
+import { Conditions, EventHub, KeyedQueue } from './event-hub.ts';
+import { mlsHooks } from './profile/group-parameters.ts';
+import type { ServerConnection } from './server-connection.ts';
+import { LocalStateError, type ServerPin, type Store, type StoredAccount } from './store/index.ts';
+import type { ClientEvent } from './types.ts';
+
+/** What the engine needs from the world. */
+export interface Ports {
+  readonly crypto: CryptoProvider;
+  /** Cryptographically random bytes. */
+  readonly random: (length: number) => Uint8Array;
+  /** Milliseconds since 1970. */
+  readonly now: () => number;
+  /** Timers. */
+  readonly clock: Clock;
+  readonly log: Log;
+  /** MLS cipher suite of new groups. */
+  readonly suite: number;
+}
+
+/** What parts of the engine ask of one another; filled in by open-client.ts, where they are put together. */
+export interface Reactions {
+  /** Something may be sendable: look at the outbox. */
+  outboxChanged(): void;
+  /** A group has something that asks for a commit of ours, or may have: look at it. */
+  dutiesChanged(channelId: Uint8Array): void;
+  /** Members came in: make the local checks. */
+  membersChanged(channelId: Uint8Array): void;
+  /** We cannot follow the log of this channel any more: ask to be added again. */
+  rejoinNeeded(channelId: Uint8Array): void;
+  /** The server lost something addressed to us: see whether log entries were among it. */
+  inboxGap(): void;
+  /** KeyPackages were used. */
+  keysUsed(): void;
+}
+
+export type CommitSettlement =
+  | { readonly kind: 'accepted' }
+  | { readonly kind: 'lost' }
+  | { readonly kind: 'refused'; readonly error: ClientError };
+
+export class Engine {
+  readonly ports: Ports;
+  readonly store: Store;
+  readonly events: EventHub = new EventHub();
+  readonly conditions: Conditions;
+  readonly queue: KeyedQueue = new KeyedQueue();
+  /** By message id in hex: whoever waits for a commit of ours to be decided. */
+  readonly settlements: Map<string, (settlement: CommitSettlement) => void> = new Map();
+  server!: ServerConnection;
+  reactions!: Reactions;
+  closed = false;
+  /** Whether this connection has a session of ours. */
+  hasSession = false;
+  /** Pin of the server as greeted; undefined before the first greeting. */
+  pin: ServerPin | undefined;
+  /** Newest inbox position the server told us of on this connection; undefined before Subscribe. */
+  inboxHead: bigint | undefined;
+  readonly #groups: Map<string, GroupState> = new Map();
+  #hooks: { readonly origin: string; readonly hooks: MlsHooks } | undefined;
+  #account: StoredAccount | undefined;
+  #changing = false;
+
+  constructor(ports: Ports, store: Store) {
+    this.ports = ports;
+    this.store = store;
+    this.conditions = new Conditions(ports.clock);
+    this.#account = store.account.get();
+  }
+
+  get crypto(): CryptoProvider {
+    return this.ports.crypto;
+  }
+
+  nowMs(): number {
+    return Math.floor(this.ports.now());
+  }
+
+  nowSecs(): number {
+    return Math.floor(this.ports.now() / 1000);
+  }
+
+  /** Uniform in [0, 1). */
+  uniform(): number {
+    const bytes = this.ports.random(4);
+    return (((bytes[0]! << 24) | (bytes[1]! << 16) | (bytes[2]! << 8) | bytes[3]!) >>> 0) / 2 ** 32;
+  }
+
+  /** The account, registered or in the middle of it. */
+  get account(): StoredAccount | undefined {
+    return this.#account;
+  }
+
+  /** @throws ClientError `not-registered` */
+  get self(): StoredAccount {
+    if (this.#account === undefined) {
+      throw new ClientError('local-state', 'not-registered', 'this profile has no account', {
+        hint: 'Register one: qpc register-user NAME.',
+      });
+    }
+    return this.#account;
+  }
+
+  get address(): DeviceAddress {
+    const { identityKey, deviceId } = this.self;
+    return { identityKey, deviceId };
+  }
+
+  /** For every call of mls: a fresh one, because the clock matters. */
+  mls(): MlsContext {
+    const { origin } = this.self;
+    if (this.#hooks?.origin !== origin) this.#hooks = { origin, hooks: mlsHooks(this.ports.crypto, origin) };
+    return { crypto: this.ports.crypto, random: this.ports.random, now: this.nowSecs(), hooks: this.#hooks.hooks };
+  }
+
+  /** The group's state as stored; undefined when there is none. */
+  group(channelId: Uint8Array): GroupState | undefined {
+    const key = encodeHex(channelId);
+    const cached = this.#groups.get(key);
+    if (cached !== undefined) return cached;
+    if (this.store.conversations.get(channelId)?.groupId === undefined) return undefined;
+    const state = restoreGroup(this.mls(), this.store.mlsRows.reader(channelId));
+    this.#groups.set(key, state);
+    return state;
+  }
+
+  /** @throws ClientError `closed`, or what the body threw; then nothing happened */
+  change<T>(body: (change: Change) => T): T {
+    if (this.closed) throw new ClientError('local-state', 'closed', 'this profile is closed');
+    if (this.#changing) throw new ClientError('bug', 'bug', 'a change inside a change');
+    this.#changing = true;
+    const change = new Change(this);
+    let result: T;
+    try {
+      this.store.transaction(() => {
+        result = body(change);
+        change.writeGroups();
+      });
+    } catch (error) {
+      this.#account = this.store.account.get();
+      throw error;
+    } finally {
+      this.#changing = false;
+    }
+    change.settle(this.#groups);
+    if (change.accountChanged) this.#account = this.store.account.get();
+    for (const event of change.events) this.events.emit(typeof event === 'function' ? event() : event);
+    for (const action of change.afterwards) action();
+    this.conditions.check();
+    return result!;
+  }
+
+  close(): void {
+    if (this.closed) return;
+    this.closed = true;
+    const context = this.#account === undefined ? undefined : this.mls();
+    if (context !== undefined) for (const state of this.#groups.values()) wipeGroup(context, state);
+    this.#groups.clear();
+    this.conditions.end(new ClientError('local-state', 'closed', 'this profile is closed'));
+    this.events.end();
+    this.store.close();
+  }
+}
+
+interface GroupChange {
+  readonly channelId: Uint8Array;
+  /** What is on disk. */
+  readonly stored: GroupState | undefined;
+  /** Whether `next` does not descend from `stored`. */
+  replaced: boolean;
+  /** Every state on the way, the stored one first; undefined at the end: deleted. */
+  chain: (GroupState | undefined)[];
+}
+
+/** One transaction in the making. */
+export class Change {
+  readonly engine: Engine;
+  readonly store: Store;
+  readonly events: (ClientEvent | (() => ClientEvent))[] = [];
+  readonly afterwards: (() => void)[] = [];
+  accountChanged = false;
+  readonly #groups: Map<string, GroupChange> = new Map();
+
+  constructor(engine: Engine) {
+    this.engine = engine;
+    this.store = engine.store;
+  }
+
+  /** Tells an event once everything is on disk; a function is asked for it only then. */
+  emit(event: ClientEvent | (() => ClientEvent)): void {
+    this.events.push(event);
+  }
+
+  /** Runs once everything is on disk. */
+  after(action: () => void): void {
+    this.afterwards.push(action);
+  }
+
+  group(channelId: Uint8Array): GroupState | undefined {
+    const changed = this.#groups.get(encodeHex(channelId));
+    return changed === undefined ? this.engine.group(channelId) : changed.chain.at(-1);
+  }
+
+  /** A successor of what `group` gave. */
+  setGroup(channelId: Uint8Array, next: GroupState): void {
+    this.#of(channelId).chain.push(next);
+  }
+
+  /** Another group in its place, or none. */
+  replaceGroup(channelId: Uint8Array, next: GroupState | undefined): void {
+    const change = this.#of(channelId);
+    change.replaced = true;
+    change.chain.push(next);
+  }
+
+  /** Called inside the transaction, last. */
+  writeGroups(): void {
+    for (const { channelId, stored, replaced, chain } of this.#groups.values()) {
+      const next = chain.at(-1);
+      if (replaced) this.store.mlsRows.clear(channelId);
+      if (next !== undefined) this.store.mlsRows.apply(channelId, diffRows(replaced ? undefined : stored, next));
+    }
+  }
+
+  /** Called when the transaction is on disk. */
+  settle(groups: Map<string, GroupState>): void {
+    if (this.#groups.size === 0) return;
+    const context = this.engine.mls();
+    for (const [key, { chain }] of this.#groups) {
+      const next = chain.at(-1);
+      if (next === undefined) groups.delete(key);
+      else groups.set(key, next);
+      for (let i = 1; i < chain.length; i++) {
+        const previous = chain[i - 1];
+        const successor = chain[i];
+        if (previous === undefined) continue;
+        if (successor === undefined) wipeGroup(context, previous);
+        else wipeReplaced(context, previous, successor);
+      }
+    }
+  }
+
+  #of(channelId: Uint8Array): GroupChange {
+    const key = encodeHex(channelId);
+    let change = this.#groups.get(key);
+    if (change === undefined) {
+      const stored = this.engine.group(channelId);
+      change = { channelId, stored, replaced: false, chain: [stored] };
+      this.#groups.set(key, change);
+    }
+    return change;
+  }
+}
+
+/** Any failure as the `ClientError` it is to be shown as. */
+export function toClientError(error: unknown): ClientError {
+  if (error instanceof ClientError) return error;
+  if (error instanceof LocalStateError) {
+    return new ClientError('local-state', error.code, error.message, { hint: error.hint, cause: error });
+  }
+  if (isQpcError(error)) return new ClientError('bug', 'bug', error.message, { hint: error.hint, cause: error });
+  return new ClientError('bug', 'bug', 'an unexpected fault in the client', { cause: error });
+}

@@ -1,0 +1,157 @@
+/**
+ * The inbox as the server pushes it: rows in, effects stored, then and only then acknowledged (DESIGN sections 2 and 5).
+ * One cursor for all channels; what lies at or below it has been seen, whoever sends it again.
+ */
+import { fromBinary } from '@bufbuild/protobuf';
+import {
+  type Envelope,
+  EnvelopesEventSchema,
+  type InboxGap,
+  InboxGap_Reason,
+  InboxGapEventSchema,
+} from '@quicprochat/proto';
+import { methods } from '@quicprochat/transport';
+import type { Engine } from './engine.ts';
+import { toClientError } from './engine.ts';
+import { type InboxRow, receiveMessages } from './receive-message.ts';
+
+/** Acknowledging removes rows at the server; several batches share one call. */
+const ACK_DELAY_MS = 20;
+
+export class Inbox {
+  readonly #engine: Engine;
+  #ackTimer: unknown;
+  #acking = false;
+
+  constructor(engine: Engine) {
+    this.#engine = engine;
+  }
+
+  /** An EnvelopesEvent. */
+  receive(payload: Uint8Array): void {
+    let envelopes: readonly Envelope[];
+    try {
+      ({ envelopes } = fromBinary(EnvelopesEventSchema, payload));
+    } catch {
+      this.#engine.ports.log.warn('the server pushed a malformed event');
+      return;
+    }
+    try {
+      receiveMessages(this.#engine, envelopes.map(rowOf));
+    } catch (error) {
+      // The disk refuses: nothing was stored, nothing is acknowledged. The connection starts over from the cursor.
+      this.#engine.ports.log.warn('the inbox could not be stored', { reason: toClientError(error).code });
+      this.#engine.server.reset();
+      return;
+    }
+    this.ackSoon();
+    this.#engine.conditions.check();
+  }
+
+  /** An InboxGapEvent. */
+  receiveGap(payload: Uint8Array): void {
+    try {
+      this.gap(fromBinary(InboxGapEventSchema, payload).gap);
+    } catch {
+      this.#engine.ports.log.warn('the server pushed a malformed event');
+    }
+  }
+
+  /** The server lost something addressed to this device. If that was log entries, their absence shows by itself. */
+  gap(gap: InboxGap | undefined): void {
+    if (gap === undefined) return;
+    const reason =
+      gap.reason === InboxGap_Reason.FULL
+        ? 'the inbox of this device was full, and messages were refused'
+        : 'messages waited too long at the server and were deleted';
+    this.#engine.events.emit({
+      type: 'gap',
+      conversationId: undefined,
+      username: undefined,
+      missing: undefined,
+      reason,
+    });
+    this.#engine.reactions.inboxGap();
+  }
+
+  ackSoon(): void {
+    if (this.#ackTimer !== undefined || this.#engine.closed) return;
+    this.#ackTimer = this.#engine.ports.clock.setTimer(() => {
+      this.#ackTimer = undefined;
+      void this.#ack();
+    }, ACK_DELAY_MS);
+  }
+
+  /** Acknowledges what is stored, now. */
+  async flushAcks(): Promise<void> {
+    if (this.#ackTimer !== undefined) this.#engine.ports.clock.clearTimer(this.#ackTimer);
+    this.#ackTimer = undefined;
+    await this.#ack();
+  }
+
+  async #ack(): Promise<void> {
+    const { store, server, closed, hasSession } = this.#engine;
+    if (closed || this.#acking || server.state !== 'online' || !hasSession) return;
+    const cursor = store.inbox.cursor();
+    if (cursor <= store.inbox.acked()) return;
+    this.#acking = true;
+    try {
+      const { identityKey, deviceId } = this.#engine.address;
+      await server.call(methods.delivery.ack, { recipientKey: identityKey, deviceId, seqUpTo: cursor });
+      if (!this.#engine.closed) this.#engine.change((change) => change.store.inbox.setAcked(cursor));
+    } catch (error) {
+      // Not acknowledged is delivered again, and passed over by the cursor.
+      this.#engine.ports.log.debug('the inbox could not be acknowledged', { reason: toClientError(error).code });
+    } finally {
+      this.#acking = false;
+    }
+    if (!this.#engine.closed && this.#engine.store.inbox.cursor() > cursor) this.ackSoon();
+  }
+
+  /** Resolves when everything the server had for this device at this moment is stored. */
+  async catchUp(timeoutMs: number): Promise<void> {
+    const engine = this.#engine;
+    const deadline = engine.ports.clock.now() + timeoutMs;
+    const left = (): number => Math.max(1, deadline - engine.ports.clock.now());
+    const head = engine.inboxHead;
+    if (head !== undefined) await this.#until(head, left());
+    // Subscribe told where the inbox stood then; since then it may have grown by rows that are still on their way.
+    for (;;) {
+      const { identityKey, deviceId } = engine.address;
+      const answer = await engine.server.call(
+        methods.delivery.peek,
+        { recipientKey: identityKey, deviceId, limit: 1, afterSeq: engine.store.inbox.cursor() },
+        { timeoutMs: left() },
+      );
+      const next = answer.envelopes[0];
+      if (next === undefined) return;
+      await this.#until(next.seq, left());
+    }
+  }
+
+  #until(seq: bigint, timeoutMs: number): Promise<void> {
+    return this.#engine.conditions.until(() => this.#engine.store.inbox.cursor() >= seq, timeoutMs, 'receiving');
+  }
+}
+
+/** Decoded bytes share the event's buffer; what is kept long is copied here. */
+function rowOf(envelope: Envelope): InboxRow {
+  return {
+    seq: envelope.seq,
+    data: envelope.data.slice(),
+    channelId: envelope.channelId.slice(),
+    messageId: envelope.messageId.slice(),
+    acceptedAtMs: Number(envelope.acceptedAtMs),
+    wrap: envelope.wrap.slice(),
+    entry: envelope.entry && {
+      ...envelope.entry,
+      logHash: envelope.entry.logHash.slice(),
+      rosterHash: envelope.entry.rosterHash.slice(),
+    },
+    pqRenewal: envelope.pqRenewal && {
+      ...envelope.pqRenewal,
+      envelope: envelope.pqRenewal.envelope.slice(),
+      wrap: envelope.pqRenewal.wrap.slice(),
+    },
+  };
+}

@@ -1,0 +1,125 @@
+/**
+ * What happens on each new connection, in this order (DESIGN section 3, PROTOCOL sections 3 and 10):
+ *
+ *   Health ─▶ the server is the one we know? ─▶ GetNonce, ResumeSession ─▶ Subscribe from the cursor ─▶ online
+ *
+ * A server is known by its origin and its receipt, OPAQUE and log keys, pinned at first contact. A change of any is
+ * refused: only the old key's signature could vouch for a new one, and no server signs such a thing today.
+ */
+import { equal } from '@quicprochat/crypto';
+import { DEVICE_KEY_BYTES, signResumeProof } from '@quicprochat/core';
+import { type HealthResponse, Status } from '@quicprochat/proto';
+import { methods } from '@quicprochat/transport';
+import type { Engine } from './engine.ts';
+import { ClientError } from './errors.ts';
+import { statusOf } from './server-errors.ts';
+import type { ServerPin } from './store/index.ts';
+
+const ORIGIN_CHARS_MAX = 255;
+
+/** Asks the server who it is and compares that with the pins. @throws ClientError `server-changed` */
+export async function greetServer(engine: Engine): Promise<ServerPin> {
+  const health = await engine.server.call(methods.p2p.health, {});
+  return pinServer(engine, health);
+}
+
+export function pinServer(engine: Engine, health: HealthResponse): ServerPin {
+  const told = pinOf(engine, health);
+  const home = engine.account?.origin;
+  if (home !== undefined && told.origin !== home) {
+    throw serverChanged(`this server calls itself ${told.origin}, but the account of this profile is at ${home}`);
+  }
+  const known = engine.store.account.serverPin(told.origin);
+  if (known === undefined) {
+    engine.change((change) => change.store.account.saveServerPin(told));
+    return told;
+  }
+  if (!equal(known.opaqueKey, told.opaqueKey)) throw serverChanged('the server’s login key has changed');
+  if (!equal(known.receiptKey, told.receiptKey)) throw serverChanged('the server’s receipt key has changed');
+  if (known.logKey.length > 0 && (!equal(known.logKey, told.logKey) || known.logOrigin !== told.logOrigin)) {
+    throw serverChanged('the server’s log key has changed');
+  }
+  if (known.logKey.length === 0 && told.logKey.length > 0) {
+    // A log that begins later is a first contact with it.
+    engine.change((change) => change.store.account.saveServerPin({ ...told, pinnedAtMs: known.pinnedAtMs }));
+    return told;
+  }
+  return known;
+}
+
+/** The pin of the server we are connected to. @throws ClientError `bug` before the greeting */
+export function currentPin(engine: Engine): ServerPin {
+  if (engine.pin === undefined) throw new ClientError('bug', 'bug', 'the server has not been greeted yet');
+  return engine.pin;
+}
+
+/** Resumes the session if the profile has one. A session the server has ended is forgotten, and said so. */
+export async function resumeSession(engine: Engine): Promise<void> {
+  engine.hasSession = false;
+  const session = engine.store.account.session();
+  const { account } = engine;
+  if (session === undefined || account === undefined || account.state !== 'registered') return;
+  const { nonce } = await engine.server.call(methods.auth.getNonce, {});
+  const { origin, deviceId, devicePrivateKey } = account;
+  const { token } = session;
+  try {
+    const answer = await engine.server.call(methods.auth.resumeSession, {
+      token,
+      deviceId,
+      deviceSignature: signResumeProof(engine.crypto, devicePrivateKey, { origin, nonce, deviceId, token }),
+    });
+    const identity = answer.session?.identityKey;
+    if (identity !== undefined && identity.length > 0 && !equal(identity, account.identityKey)) {
+      throw serverChanged('the server takes this session for somebody else’s');
+    }
+    engine.hasSession = true;
+  } catch (error) {
+    const status = statusOf(error);
+    if (status !== Status.UNAUTHENTICATED && status !== Status.FORBIDDEN) throw error;
+    engine.change((change) => {
+      change.store.account.clearSession();
+      change.emit({
+        type: 'warning',
+        code: 'session-ended',
+        conversationId: undefined,
+        text: 'the server has ended this session; log in again',
+      });
+    });
+  }
+}
+
+/** Starts the push of our inbox from where it was left. */
+export async function subscribe(engine: Engine): Promise<void> {
+  const { headSeq } = await engine.server.call(methods.delivery.subscribe, { afterSeq: engine.store.inbox.cursor() });
+  engine.inboxHead = headSeq;
+  engine.conditions.check();
+}
+
+function pinOf(engine: Engine, health: HealthResponse): ServerPin {
+  const { origin, receiptKey, opaqueKey, logOrigin, logKey } = health;
+  const keysFit = [receiptKey, opaqueKey].every((key) => key.length === DEVICE_KEY_BYTES);
+  const logFits = logKey.length === 0 || logKey.length === DEVICE_KEY_BYTES;
+  if (
+    origin === '' ||
+    origin.length > ORIGIN_CHARS_MAX ||
+    logOrigin.length > ORIGIN_CHARS_MAX ||
+    !keysFit ||
+    !logFits
+  ) {
+    throw serverChanged('the server does not say properly who it is');
+  }
+  return {
+    origin,
+    receiptKey: receiptKey.slice(),
+    opaqueKey: opaqueKey.slice(),
+    logOrigin,
+    logKey: logKey.slice(),
+    pinnedAtMs: engine.nowMs(),
+  };
+}
+
+function serverChanged(reason: string): ClientError {
+  return new ClientError('verification-failed', 'server-changed', reason, {
+    hint: 'Check the address. If the server really was set up anew, its old accounts are gone: use another profile.',
+  });
+}
