@@ -1,6 +1,8 @@
 // What `qpc` does without a server: first steps, help, bad input, and how it behaves in a pipe.
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
+import { createSocket } from 'node:dgram';
+import { once } from 'node:events';
 import { mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
@@ -111,16 +113,13 @@ test('a server that is away is exit code 3, within a bounded time', async () => 
 test('--timeout ends a command with 124', async () => {
   const cert = path.join(world.folder, 'some.pem');
   writeFileSync(cert, SOME_CERTIFICATE);
-  const { code, stdout } = await qpc(
-    '--json',
-    'ping',
-    '--server',
-    '127.0.0.1:9',
-    '--ca-cert',
-    cert,
-    '--timeout',
-    '200ms',
-  );
+  // Takes what comes and never answers.
+  const silent = createSocket('udp4');
+  silent.bind(0, '127.0.0.1');
+  await once(silent, 'listening');
+  const server = `127.0.0.1:${silent.address().port}`;
+  const { code, stdout } = await qpc('--json', 'ping', '--server', server, '--ca-cert', cert, '--timeout', '700ms');
+  silent.close();
   assert.deepEqual([code, lastLine(stdout)['code']], [124, 'timeout']);
 });
 

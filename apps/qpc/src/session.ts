@@ -79,8 +79,10 @@ export class Session {
   async memory(): Promise<Client> {
     if (this.#client && this.#online) return this.#client;
     if (this.#memory) return this.#memory;
+    // Before the SDK is loaded: what was mistyped is said at once.
+    const connection = await this.#connectionOptions();
     const { openClient } = await import('@quicprochat/client/node');
-    this.#memory = await openClient({ profileDir: ':memory:', ...(await this.#connectionOptions()) });
+    this.#memory = await openClient({ profileDir: ':memory:', ...connection });
     await this.#connect(this.#memory);
     return this.#memory;
   }
@@ -88,13 +90,14 @@ export class Session {
   /** @param options.create make the profile when there is none */
   async profile(options: { readonly create?: boolean } = {}): Promise<Client> {
     if (this.#client) return this.#client;
+    const connection = await this.#connectionOptions();
     const { openClient, ClientError } = await import('@quicprochat/client/node');
     const open = async (statePassword: string | undefined): Promise<Client> =>
       openClient({
         profileDir: this.folder,
         mustExist: options.create !== true,
         ...(statePassword === undefined ? {} : { statePassword }),
-        ...(await this.#connectionOptions()),
+        ...connection,
       });
     const source = this.#source('state-password', this.#options.secrets.statePassword);
     const given = await this.#options.passwords.given(source);
