@@ -6,7 +6,10 @@ import { testSeed } from './testing/world.node.ts';
 
 test('churn: random epochs, races, restarts; all members agree, removed ones are locked out', () => {
   const report = runChurn({ seed: testSeed('churn'), steps: 60, membersMax: 12 });
-  assert.ok(report.epochs > 30 && report.messages > 0 && report.restarts > 0, JSON.stringify(report));
+  assert.ok(
+    report.epochs > 30 && report.messages > 0 && report.restarts > 0 && report.pathsTried > 0,
+    JSON.stringify(report),
+  );
 });
 
 test('churn in the post-quantum suite', () => {

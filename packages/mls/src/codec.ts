@@ -7,10 +7,10 @@ import { EMPTY } from '@quicprochat/crypto';
 import { violated } from './errors.ts';
 
 /** No message or stored row is longer. */
-export const ENCODED_BYTES_MAX = 64 * 1024 * 1024;
+const ENCODED_BYTES_MAX = 64 * 1024 * 1024;
 
 /** No vector has more elements, so that many tiny ones do not grow into objects without bound. */
-export const VECTOR_ITEMS_MAX = 1 << 17;
+const VECTOR_ITEMS_MAX = 1 << 17;
 
 const VARINT_MAX = 0x3fff_ffff;
 

@@ -39,6 +39,7 @@ import {
 } from './key-schedule.ts';
 import {
   askForMember,
+  checkLeafForm,
   checkLeafNode,
   checkLifetime,
   completeCapabilities,
@@ -303,8 +304,11 @@ function makePath(
       source: { kind: 'commit', parentHash },
     },
   );
+  checkLeafForm(suite, leafNode, 'commit');
+  const sameKey = findSignatureKey(tree, [leafNode.signatureKey], new Set([core.ownLeaf]));
+  demand(sameKey === undefined, 'pathLeafKeyUnique');
   setLeaf(tree, core.ownLeaf, leafNode);
-  if (changes !== undefined) checkPathLeafInGroup(context, tree, core.ownLeaf, leafNode, extensions);
+  checkPathLeafInGroup(context, tree, core.ownLeaf, leafNode, extensions);
   return { steps, secrets, leafNode, encryptionPrivateKey: encryptionKeys.privateKey };
 }
 

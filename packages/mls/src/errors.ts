@@ -47,3 +47,9 @@ export function refusable<T>(body: () => T): T | Rejected {
     };
   }
 }
+
+/** What the application asked for must keep the rules; else it is misuse. @throws MlsUsageError */
+export function usable(check: () => void): void {
+  const outcome = refusable(check);
+  if (outcome !== undefined) throw new MlsUsageError(outcome.reason);
+}

@@ -2,7 +2,7 @@
 import { EMPTY } from '@quicprochat/crypto';
 import { freshKemKeyPair, suiteOf } from './cipher-suites.ts';
 import { makeCommit } from './commit.ts';
-import { MlsUsageError, refusable } from './errors.ts';
+import { MlsUsageError, refusable, usable } from './errors.ts';
 import {
   type CachedProposal,
   defaultConfig,
@@ -21,6 +21,7 @@ import {
 } from './key-schedule.ts';
 import {
   checkGroupExtensions,
+  checkLeafForm,
   completeCapabilities,
   defaultLifetime,
   meets,
@@ -48,8 +49,7 @@ export { findExtension };
 export function createGroup(context: MlsContext, parameters: CreateGroupParameters): GroupState {
   const suite = suiteOf(context.crypto, parameters.cipherSuite);
   const extensions = parameters.extensions ?? [];
-  const refused = refusable(() => checkGroupExtensions(extensions));
-  if (refused !== undefined) throw new MlsUsageError(refused.reason);
+  usable(() => checkGroupExtensions(extensions));
   const signaturePrivateKey = parameters.signatureKeyPair.privateKey.slice();
   const encryptionKeys = freshKemKeyPair(suite, context.random);
   const leafExtensions = parameters.leafNodeExtensions ?? [];
@@ -64,6 +64,7 @@ export function createGroup(context: MlsContext, parameters: CreateGroupParamete
     source: { kind: 'keyPackage', lifetime: parameters.lifetime ?? defaultLifetime(context.now) },
     extensions: leafExtensions,
   });
+  usable(() => checkLeafForm(suite, leafNode, 'keyPackage'));
   if (!meets(leafNode.capabilities, requirements(extensions))) {
     throw new MlsUsageError('the creator lacks capabilities the group requires');
   }

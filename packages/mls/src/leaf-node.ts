@@ -3,7 +3,7 @@
  * what they need: a leaf alone (`checkLeafNode`), a leaf with the group it stands in (`checkLeafInGroup`); uniqueness of
  * keys is checked for the whole list of proposals (proposals.ts) or the whole tree (tree-validation.ts).
  */
-import { EMPTY, equal, type KeyPair } from '@quicprochat/crypto';
+import { EMPTY, equal, type KeyPair, SignatureSchemeId } from '@quicprochat/crypto';
 import {
   cipherSuites,
   findSuite,
@@ -16,7 +16,7 @@ import {
   verifyWithLabel,
 } from './cipher-suites.ts';
 import { decode, encode, Writer } from './codec.ts';
-import { demand, MlsUsageError, refusable, violated } from './errors.ts';
+import { demand, MlsUsageError, refusable, usable, violated } from './errors.ts';
 import { memberOf } from './group-state.ts';
 import { KEY_PACKAGE_REF } from './key-schedule.ts';
 import {
@@ -56,7 +56,7 @@ const LIFETIME_DAYS = 84;
 export function generateSignatureKeyPair(context: MlsContext, cipherSuite: number): KeyPair {
   const { signature, crypto } = suiteOf(context.crypto, cipherSuite);
   // A seed longer than the group order, so that reducing it leaves no bias; Ed25519 takes its 32 bytes as they are.
-  const seed = context.random(signature.privateKeyLength === 32 ? 32 : signature.privateKeyLength + 16);
+  const seed = context.random(signature.id === SignatureSchemeId.Ed25519 ? 32 : signature.privateKeyLength + 16);
   const pair = signature.deriveKeyPair(seed);
   if (pair.privateKey !== seed) crypto.wipe(seed);
   return pair;
@@ -93,6 +93,7 @@ export function generateKeyPackage(context: MlsContext, parameters: KeyPackagePa
     encode(writeUnsignedKeyPackage, unsigned, 1024),
   );
   const keyPackage: KeyPackage = { ...unsigned, signature };
+  usable(() => checkKeyPackageForm(suite, keyPackage));
   const writer = messageWriter(WireFormat.KeyPackage, 1024);
   writeKeyPackage(writer, keyPackage);
   return {
@@ -162,7 +163,8 @@ export function isLeafSignatureValid(
   return verifyWithLabel(suite, leaf.signatureKey, 'LeafNodeTBS', tbs, leaf.signature);
 }
 
-function checkLeafForm(suite: Suite, leaf: LeafNode, source: LeafPlace['source']): void {
+/** All of a leaf but its signature. */
+export function checkLeafForm(suite: Suite, leaf: LeafNode, source: LeafPlace['source']): void {
   demand(source === undefined || leaf.source.kind === source, 'leafSource');
   demand(isKemPublicKey(suite, leaf.encryptionKey), 'leafKeysValid', 'encryption_key');
   demand(suite.signature.isPublicKey(leaf.signatureKey), 'leafKeysValid', 'signature_key');
@@ -230,14 +232,9 @@ const verifiedKeyPackages = new WeakSet<KeyPackage>();
 export function checkKeyPackage(suite: Suite, keyPackage: KeyPackage): VerifiedKeyPackage {
   demand(keyPackage.version === ProtocolVersion.Mls10 && keyPackage.cipherSuite === suite.id, 'keyPackageSuite');
   if (isVerified(keyPackage)) return keyPackage;
+  checkKeyPackageForm(suite, keyPackage);
   const { leafNode } = keyPackage;
-  demand(isKemPublicKey(suite, keyPackage.initKey), 'leafKeysValid', 'init_key');
-  demand(!equal(keyPackage.initKey, leafNode.encryptionKey), 'keyPackageInitKey');
-  checkLeafNode(suite, leafNode, { source: 'keyPackage', groupId: EMPTY, leafIndex: 0 });
-  checkExtensionList(keyPackage.extensions, 'keyPackageExtensions');
-  for (const { extensionType } of keyPackage.extensions) {
-    demand(supportsExtension(leafNode.capabilities, extensionType), 'keyPackageExtensions');
-  }
+  demand(isLeafSignatureValid(suite, leafNode, { groupId: EMPTY, leafIndex: 0 }), 'leafSignature');
   const tbs = encode(writeUnsignedKeyPackage, keyPackage, 1024);
   demand(
     verifyWithLabel(suite, leafNode.signatureKey, 'KeyPackageTBS', tbs, keyPackage.signature),
@@ -245,6 +242,18 @@ export function checkKeyPackage(suite: Suite, keyPackage: KeyPackage): VerifiedK
   );
   verifiedKeyPackages.add(keyPackage);
   return keyPackage as VerifiedKeyPackage;
+}
+
+/** All of a KeyPackage but its signatures. */
+function checkKeyPackageForm(suite: Suite, keyPackage: KeyPackage): void {
+  const { leafNode } = keyPackage;
+  demand(isKemPublicKey(suite, keyPackage.initKey), 'leafKeysValid', 'init_key');
+  demand(!equal(keyPackage.initKey, leafNode.encryptionKey), 'keyPackageInitKey');
+  checkLeafForm(suite, leafNode, 'keyPackage');
+  checkExtensionList(keyPackage.extensions, 'keyPackageExtensions');
+  for (const { extensionType } of keyPackage.extensions) {
+    demand(supportsExtension(leafNode.capabilities, extensionType), 'keyPackageExtensions');
+  }
 }
 
 function isVerified(keyPackage: KeyPackage): keyPackage is VerifiedKeyPackage {
@@ -258,7 +267,7 @@ export function demandVerified(keyPackage: VerifiedKeyPackage): void {
 // ---- Extensions and capabilities (sections 11.1, 13) ----------------------------------------------------------------
 
 /** The extension and proposal types every client has, which are not listed in capabilities. */
-export function isDefaultExtension(type: number): boolean {
+function isDefaultExtension(type: number): boolean {
   return type >= ExtensionType.ApplicationId && type <= ExtensionType.ExternalSenders;
 }
 
@@ -266,7 +275,7 @@ function isDefaultProposal(type: number): boolean {
   return type >= 1 && type <= 7;
 }
 
-export function supportsExtension(capabilities: Capabilities, type: number): boolean {
+function supportsExtension(capabilities: Capabilities, type: number): boolean {
   return isDefaultExtension(type) || capabilities.extensions.includes(type);
 }
 

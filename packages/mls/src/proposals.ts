@@ -181,7 +181,7 @@ export function evaluateProposals(
   };
 }
 
-export function requiresPath(proposal: Proposal): boolean {
+function requiresPath(proposal: Proposal): boolean {
   return proposal.kind !== 'add' && proposal.kind !== 'preSharedKey' && proposal.kind !== 'reInit';
 }
 

@@ -40,7 +40,7 @@ export interface TreeEditor extends RatchetTree {
 }
 
 /** Every blank below the last member costs a hash, so the size of a tree is bounded apart from its members. */
-export const TREE_LEAVES_MAX = 1 << 16;
+const TREE_LEAVES_MAX = 1 << 16;
 
 export function newTree(leaf: LeafNode): RatchetTree {
   return { leaves: [leaf], parents: [], hashes: [] };
@@ -62,7 +62,7 @@ export function encryptionKeyAt(tree: RatchetTree, node: number): Uint8Array | u
   return isLeaf(node) ? tree.leaves[node >>> 1]?.encryptionKey : tree.parents[node >>> 1]?.encryptionKey;
 }
 
-export function treeRoot(tree: RatchetTree): NodeIndex {
+function treeRoot(tree: RatchetTree): NodeIndex {
   return root(tree.leaves.length);
 }
 
@@ -243,12 +243,7 @@ function parentNodeHash(
 }
 
 /** The tree hash of a subtree as it would be had the `excluded` leaves (ascending) never been added. */
-export function subtreeHashWithout(
-  suite: Suite,
-  tree: RatchetTree,
-  node: number,
-  excluded: readonly LeafIndex[],
-): Uint8Array {
+function subtreeHashWithout(suite: Suite, tree: RatchetTree, node: number, excluded: readonly LeafIndex[]): Uint8Array {
   const first = firstLeaf(node);
   const last = lastLeaf(node);
   const within = excluded.filter((leaf) => leaf >= first && leaf <= last);

@@ -41,14 +41,14 @@ export interface SecretNode {
   readonly secret: Uint8Array;
 }
 
-export interface SplitNode {
+interface SplitNode {
   readonly kind: 'split';
   readonly left: SecretTreeNode;
   readonly right: SecretTreeNode;
 }
 
 /** In the rows, not read yet. `loaded` keeps the answer, so that this value means the same for ever after. */
-export interface StoredNode {
+interface StoredNode {
   readonly kind: 'stored';
   loaded: LoadedNode | undefined;
 }

@@ -27,7 +27,7 @@ import {
 
 // ---- Credentials and leaf nodes (sections 5.3, 7.2) -----------------------------------------------------------------
 
-export function readCredential(reader: Reader): Credential {
+function readCredential(reader: Reader): Credential {
   const credentialType = reader.u16();
   if (credentialType === CredentialType.Basic) return { credentialType, identity: reader.opaque() };
   if (credentialType === CredentialType.X509) {
@@ -36,7 +36,7 @@ export function readCredential(reader: Reader): Credential {
   return violated('malformed', 'unknown credential type');
 }
 
-export function writeCredential(writer: Writer, credential: Credential): void {
+function writeCredential(writer: Writer, credential: Credential): void {
   writer.u16(credential.credentialType);
   if (credential.credentialType === CredentialType.Basic) writer.opaque(credential.identity);
   else writer.vector(credential.certificates, (w, certificate) => w.opaque(certificate));
@@ -45,7 +45,7 @@ export function writeCredential(writer: Writer, credential: Credential): void {
 const readU16 = (reader: Reader): number => reader.u16();
 const writeU16 = (writer: Writer, value: number): unknown => writer.u16(value);
 
-export function readCapabilities(reader: Reader): Capabilities {
+function readCapabilities(reader: Reader): Capabilities {
   return {
     versions: reader.vector(readU16),
     cipherSuites: reader.vector(readU16),
@@ -55,7 +55,7 @@ export function readCapabilities(reader: Reader): Capabilities {
   };
 }
 
-export function writeCapabilities(writer: Writer, capabilities: Capabilities): void {
+function writeCapabilities(writer: Writer, capabilities: Capabilities): void {
   writer
     .vector(capabilities.versions, writeU16)
     .vector(capabilities.cipherSuites, writeU16)
@@ -64,11 +64,11 @@ export function writeCapabilities(writer: Writer, capabilities: Capabilities): v
     .vector(capabilities.credentials, writeU16);
 }
 
-export function readExtensions(reader: Reader): Extension[] {
+function readExtensions(reader: Reader): Extension[] {
   return reader.vector((r) => ({ extensionType: r.u16(), extensionData: r.opaque() }));
 }
 
-export function writeExtensions(writer: Writer, extensions: readonly Extension[]): void {
+function writeExtensions(writer: Writer, extensions: readonly Extension[]): void {
   writer.vector(extensions, (w, extension) => w.u16(extension.extensionType).opaque(extension.extensionData));
 }
 
@@ -158,7 +158,7 @@ export function writeParentNode(writer: Writer, node: ParentNode): void {
 
 // ---- KeyPackages (section 10) ---------------------------------------------------------------------------------------
 
-export function readKeyPackage(reader: Reader): KeyPackage {
+function readKeyPackage(reader: Reader): KeyPackage {
   return {
     version: reader.u16(),
     cipherSuite: reader.u16(),
@@ -236,7 +236,7 @@ export function readExternalSenders(reader: Reader): ExternalSender[] {
 
 // ---- Proposals (section 12.1) ---------------------------------------------------------------------------------------
 
-export function readPreSharedKeyId(reader: Reader): PreSharedKeyId {
+function readPreSharedKeyId(reader: Reader): PreSharedKeyId {
   switch (reader.u8()) {
     case 1:
       return { kind: 'external', pskId: reader.opaque(), pskNonce: reader.opaque() };
@@ -328,7 +328,7 @@ export interface UpdatePath {
   readonly nodes: readonly UpdatePathNode[];
 }
 
-export type ProposalOrRef =
+type ProposalOrRef =
   | { readonly kind: 'proposal'; readonly proposal: Proposal }
   | { readonly kind: 'reference'; readonly reference: Uint8Array };
 
@@ -337,11 +337,11 @@ export interface Commit {
   readonly path: UpdatePath | undefined;
 }
 
-export function readHpkeCiphertext(reader: Reader): HpkeCiphertext {
+function readHpkeCiphertext(reader: Reader): HpkeCiphertext {
   return { kemOutput: reader.opaque(), ciphertext: reader.opaque() };
 }
 
-export function writeHpkeCiphertext(writer: Writer, value: HpkeCiphertext): void {
+function writeHpkeCiphertext(writer: Writer, value: HpkeCiphertext): void {
   writer.opaque(value.kemOutput).opaque(value.ciphertext);
 }
 
@@ -355,7 +355,7 @@ export function readUpdatePath(reader: Reader): UpdatePath {
   };
 }
 
-export function writeUpdatePath(writer: Writer, path: UpdatePath): void {
+function writeUpdatePath(writer: Writer, path: UpdatePath): void {
   writeLeafNode(writer, path.leafNode);
   writer.vector(path.nodes, (w, node) =>
     w.opaque(node.encryptionKey).vector(node.encryptedPathSecret, writeHpkeCiphertext),
@@ -436,7 +436,7 @@ export function writeGroupSecrets(writer: Writer, secrets: GroupSecrets): void {
     .vector(secrets.psks, writePreSharedKeyId);
 }
 
-export interface EncryptedGroupSecrets {
+interface EncryptedGroupSecrets {
   readonly newMember: Uint8Array;
   readonly encryptedGroupSecrets: HpkeCiphertext;
 }
@@ -447,7 +447,7 @@ export interface Welcome {
   readonly encryptedGroupInfo: Uint8Array;
 }
 
-export function readWelcome(reader: Reader): Welcome {
+function readWelcome(reader: Reader): Welcome {
   return {
     cipherSuite: reader.u16(),
     secrets: reader.vector((r) => ({
@@ -501,7 +501,7 @@ export function writeSender(writer: Writer, sender: Sender): void {
   }
 }
 
-export function readContentType(reader: Reader): ContentType {
+function readContentType(reader: Reader): ContentType {
   const type = reader.u8();
   if (type < ContentType.Application || type > ContentType.Commit) violated('malformed', 'unknown content type');
   return type as ContentType;
@@ -585,7 +585,7 @@ export interface PublicMessage {
   readonly membershipTag: Uint8Array | undefined;
 }
 
-export function readPublicMessage(reader: Reader): PublicMessage {
+function readPublicMessage(reader: Reader): PublicMessage {
   const start = reader.position;
   const content = readFramedContent(reader);
   const contentBytes = reader.since(start);
@@ -607,7 +607,7 @@ export interface PrivateMessage {
 }
 
 /** The byte strings are views of the message. */
-export function readPrivateMessage(reader: Reader): PrivateMessage {
+function readPrivateMessage(reader: Reader): PrivateMessage {
   const start = reader.position;
   const groupId = reader.opaqueView();
   const epoch = reader.u64();

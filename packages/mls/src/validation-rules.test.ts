@@ -1040,6 +1040,24 @@ test('the sender of a commit is held to the same rules', () => {
     const state = rule === 'leafRequiredCapabilities' ? strict.mallory : mallory;
     assertRefused(createCommit(context, state, parameters) as Rejected, rule);
   }
+  const { signatureKeyPair } = people[1]!;
+  assertRefused(createCommit(context, mallory, { leafNode: { signatureKeyPair } }), 'pathLeafKeyUnique');
+  const twice = { leafNode: { extensions: [known, known] } };
+  assertRefused(createCommit(context, mallory, twice), 'leafExtensions');
+  assertRefused(createCommit(refusing('mallory'), mallory), 'leafCredential');
+  assert.throws(() => keyPackageOf(world, eve, { leafNodeExtensions: [known, known] }), { name: 'MlsUsageError' });
+  assert.throws(() => groupOf(world, eve, { extensions: [known, known] }), { name: 'MlsUsageError' });
+});
+
+test('a ReInit closes the group for everyone', () => {
+  const proposal = forgeMessage(context, mallory, { contentType: 2, proposal: reInit });
+  const a = processed(context, alice, proposal, 'proposal').state;
+  const b = processed(context, bob, proposal, 'proposal').state;
+  const made = commit(context, a);
+  for (const state of [merged(context, made), processed(context, b, made.commit, 'commit').state]) {
+    assert.equal(state.core.status, 'reinitialized');
+    assert.throws(() => protectApplication(context, state, new Uint8Array()), { name: 'MlsUsageError' });
+  }
 });
 
 const emptyCapabilities: Capabilities = {

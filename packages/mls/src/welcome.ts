@@ -132,7 +132,7 @@ export function createWelcome(
   return { welcome: writer.finish(), ratchetTree: parameters.ratchetTreeInside ? undefined : ratchetTree };
 }
 
-export function signGroupInfo(suite: Suite, core: GroupCore, extensions: readonly Extension[]): GroupInfo {
+function signGroupInfo(suite: Suite, core: GroupCore, extensions: readonly Extension[]): GroupInfo {
   const unsigned = {
     groupContext: core.context,
     extensions,

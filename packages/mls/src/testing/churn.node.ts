@@ -5,6 +5,8 @@
  */
 import assert from 'node:assert/strict';
 import { encodeUtf8 } from '@quicprochat/crypto';
+import { decryptWithLabel, suiteOf } from '../cipher-suites.ts';
+import { decode } from '../codec.ts';
 import {
   createCommit,
   createProposal,
@@ -14,6 +16,7 @@ import {
   epochAuthenticator,
   exportRatchetTree,
   exportSecret,
+  type GroupContext,
   type GroupState,
   groupContext,
   groupRows,
@@ -30,6 +33,8 @@ import {
   roster,
   wipeReplaced,
 } from '../index.ts';
+import { encodeGroupContext } from '../key-schedule.ts';
+import { readMlsMessage } from '../structures.ts';
 import {
   groupOf,
   joined,
@@ -63,6 +68,7 @@ export interface ChurnReport {
   readonly restarts: number;
   readonly races: number;
   readonly lockedOut: number;
+  readonly pathsTried: number;
   readonly membersMax: number;
 }
 
@@ -100,7 +106,8 @@ class Churn {
   /** KeyPackages of this epoch's Adds, committed or waiting. */
   #invited: { someone: Person; bundle: KeyPackageBundle }[] = [];
   #names = 0;
-  readonly #report = { epochs: 0, messages: 0, restarts: 0, races: 0, lockedOut: 0, membersMax: 1 };
+  #previousContext: GroupContext;
+  readonly #report = { epochs: 0, messages: 0, restarts: 0, races: 0, lockedOut: 0, pathsTried: 0, membersMax: 1 };
 
   constructor(world: World, membersMax: number, suite: number) {
     this.#world = world;
@@ -113,6 +120,7 @@ class Churn {
       cipherSuite: suite,
       capabilities: { extensions: [PRIVATE_EXTENSION] },
     });
+    this.#previousContext = groupContext(state);
     this.#members = [this.#participant(first, state)];
   }
 
@@ -206,6 +214,28 @@ class Churn {
     this.#report.lockedOut++;
   }
 
+  /** Not even by trying every private key it has on every ciphertext of the path. */
+  #assertNoPathSecret(removed: Participant, message: Uint8Array, after: GroupContext): void {
+    const decoded = decode(readMlsMessage, message);
+    if (decoded.wireFormat !== 1) return;
+    const { content } = decoded.publicMessage.content;
+    if (content.contentType !== 3 || content.commit.path === undefined) return;
+    const suite = suiteOf(this.#context.crypto, this.#suite);
+    const before = this.#previousContext;
+    const provisional = encodeGroupContext({
+      ...after,
+      confirmedTranscriptHash: before.confirmedTranscriptHash,
+    });
+    for (const node of content.commit.path.nodes) {
+      for (const ciphertext of node.encryptedPathSecret) {
+        for (const key of removed.state.core.privateKeys.values()) {
+          assert.equal(decryptWithLabel(suite, key, 'UpdatePathNode', provisional, ciphertext), undefined);
+          this.#report.pathsTried++;
+        }
+      }
+    }
+  }
+
   // ---- Epochs --------------------------------------------------------------------------------------------------------
 
   #changeEpoch(): void {
@@ -233,6 +263,7 @@ class Churn {
     }
 
     const before = this.#members;
+    this.#previousContext = groupContext(committer.state);
     const pending = this.#chance(2)
       ? decodePendingCommit(this.#context, encodePendingCommit(outcome.pending))
       : outcome.pending;
@@ -265,7 +296,10 @@ class Churn {
       stay.push(this.#participant(someone, joined(this.#context, outcome.welcome, bundle, outcome.ratchetTree)));
     }
     this.#invited = [];
-    for (const removed of this.#removed) this.#assertLockedOut(removed, outcome.commit);
+    for (const removed of this.#removed) {
+      this.#assertLockedOut(removed, outcome.commit);
+      this.#assertNoPathSecret(removed, outcome.commit, groupContext(stay[0]!.state));
+    }
     this.#removed = this.#removed.slice(-4);
     this.#members = stay;
     this.#report.epochs++;
