@@ -1,12 +1,10 @@
 // Many clients in a process of their own, driven by messages from the benchmark: transport and methods, without the SDK.
-import { type ChildProcess, fork } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { once } from 'node:events';
-import { fileURLToPath } from 'node:url';
 import { signResumeProof } from '@quicprochat/core';
 import { nodeCrypto } from '@quicprochat/crypto/node';
 import { RpcClient, methods } from '@quicprochat/transport';
 import { connectQuic } from '@quicprochat/transport/quic';
+import { HelperProcess, obeyOrders } from './helper-process.ts';
 import type { ServerAddress } from './server-process.ts';
 import type { SeededDevice } from './server-seed.ts';
 
@@ -20,44 +18,29 @@ export interface Load {
 type Order =
   | { readonly kind: 'connect'; readonly server: ServerAddress; readonly devices: readonly SeededDevice[] }
   | { readonly kind: 'enqueue'; readonly forMs: number; readonly payloadBytes: number }
-  | { readonly kind: 'fanOut'; readonly channelId: Uint8Array; readonly devices: number; readonly messages: number }
-  | { readonly kind: 'close' };
+  | { readonly kind: 'fanOut'; readonly channelId: Uint8Array; readonly devices: number; readonly messages: number };
 
 /** The benchmark's end. */
 export class ClientsProcess {
-  readonly #child: ChildProcess = fork(fileURLToPath(import.meta.url), { serialization: 'advanced' });
+  readonly #process = new HelperProcess<Order>(import.meta.filename);
 
   /** Connects and resumes the session of each device, besides those connected already. */
   async connect(server: ServerAddress, devices: readonly SeededDevice[]): Promise<void> {
-    await this.#order({ kind: 'connect', server, devices });
+    await this.#process.ask({ kind: 'connect', server, devices });
   }
 
   /** Every client sends to its own inbox, one message after the other. */
   async enqueue(forMs: number, payloadBytes: number): Promise<Load> {
-    return (await this.#order({ kind: 'enqueue', forMs, payloadBytes })) as Load;
+    return (await this.#process.ask({ kind: 'enqueue', forMs, payloadBytes })) as Load;
   }
 
   /** The first client sends to a group; milliseconds until each message is on disk for all. */
   async fanOut(channelId: Uint8Array, devices: number, messages: number): Promise<readonly number[]> {
-    return (await this.#order({ kind: 'fanOut', channelId, devices, messages })) as readonly number[];
+    return (await this.#process.ask({ kind: 'fanOut', channelId, devices, messages })) as readonly number[];
   }
 
-  async close(): Promise<void> {
-    if (!this.#child.connected) return;
-    const exited = once(this.#child, 'exit');
-    this.#child.send({ kind: 'close' } satisfies Order);
-    await exited;
-  }
-
-  async #order(order: Order): Promise<unknown> {
-    const answer = Promise.race([
-      once(this.#child, 'message'),
-      once(this.#child, 'exit').then(() => [{ failed: 'the clients ended' }]),
-    ]);
-    this.#child.send(order);
-    const [{ failed, result }] = (await answer) as [{ failed?: string; result?: unknown }];
-    if (failed !== undefined) throw new Error(failed);
-    return result;
+  close(): Promise<void> {
+    return this.#process.close();
   }
 }
 
@@ -142,18 +125,11 @@ async function obey(order: Order): Promise<unknown> {
       return enqueueFromAll(order.forMs, order.payloadBytes);
     case 'fanOut':
       return fanOut(order.channelId, order.devices, order.messages);
-    case 'close':
-      for (const { rpc } of clients.splice(0)) rpc.close();
-      return process.exit();
   }
 }
 
 if (process.argv[1] === import.meta.filename) {
-  process.on('message', (order: Order) => {
-    obey(order).then(
-      (result) => process.send?.({ result }),
-      (error: unknown) => process.send?.({ failed: error instanceof Error ? error.message : String(error) }),
-    );
+  obeyOrders(obey, () => {
+    for (const { rpc } of clients) rpc.close();
   });
-  process.on('disconnect', () => process.exit());
 }

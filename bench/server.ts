@@ -62,6 +62,7 @@ async function* enqueues(folder: string, { devices, groupId }: Seeded, scale: Sc
   const rates: number[] = [];
   const latencies: number[] = [];
   const loopDelays: number[] = [];
+  const cpu: number[] = [];
   let acknowledged = 0;
   let fanOuts: readonly number[] = [];
   try {
@@ -78,10 +79,12 @@ async function* enqueues(folder: string, { devices, groupId }: Seeded, scale: Sc
           folder,
         }),
       );
+      const { cpuMs: cpuBefore } = await server.health();
       server.resetLoopDelay();
       const load = await clients.enqueue(scale.seconds * 1000, PAYLOAD_BYTES);
-      const { loopDelay } = await server.health();
+      const { loopDelay, cpuMs } = await server.health();
       acknowledged += load.enqueues;
+      cpu.push(((cpuMs - cpuBefore) / load.enqueues) * 1000);
       rates.push(load.enqueues / (load.elapsedMs / 1000));
       latencies.push(...load.latenciesMs);
       loopDelays.push(loopDelay.p99Ms);
@@ -120,10 +123,12 @@ async function* enqueues(folder: string, { devices, groupId }: Seeded, scale: Sc
       baseline: { name: 'the store alone', value: aloneMedian(of) },
     });
   }
+  yield figure({ name: 'CPU of the server for one of them', value: median(cpu), unit: 'µs' });
   yield figure({
     name: 'event-loop delay under that load, p99',
     value: median(loopDelays),
     unit: 'ms',
+    baseline: { name: 'of the caller of the store alone', value: aloneMedian((m) => m.loopDelay.p99Ms) },
     target: { of: 'value', atMost: 5 },
   });
   yield figure({
