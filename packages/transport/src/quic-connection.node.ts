@@ -112,8 +112,10 @@ class QuicStream implements TransportStream {
     this.#drop();
   }
 
-  received(bytes: Uint8Array): void {
+  received(buffer: Uint8Array): void {
     if (this.#over || this.#finReceived) return;
+    // The engine gives Buffers, whose slice() does not copy: no portable code may meet one.
+    const bytes = new Uint8Array(buffer.buffer, buffer.byteOffset, buffer.length);
     if (this.handler !== undefined) this.handler.onData(bytes);
     else this.#connection.keepEarly(this, bytes);
   }

@@ -151,7 +151,8 @@ export class Turns {
     }
     const bytes = EVENT_OVERHEAD_BYTES + (data?.length ?? 0);
     const small = data !== undefined && data.length < ENGINE_BUFFER_BYTES / 4;
-    const kept = small ? { ...event, data: data.slice() } : event;
+    // A Buffer's own slice() would copy nothing.
+    const kept = small ? { ...event, data: new Uint8Array(data) } : event;
     this.#totalBytes += bytes;
     if (queue === undefined) {
       this.#queues.set(party, { events: [kept], bytes });
