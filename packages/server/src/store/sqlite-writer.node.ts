@@ -24,8 +24,8 @@ import { WriteQueue } from './write-queue.ts';
 
 const CACHE_KIB = 32 * 1024;
 const WAL_BYTES_MAX = 64 * 1024 * 1024;
-/** Between attempts to empty the WAL when a reader stands in the way. */
-const TRUNCATE_RETRY_MS = 1_000;
+/** How long a reader's snapshot may hold up the emptying of the WAL. */
+const READER_WAIT_MS = 200;
 
 const port = parentPort!;
 const { file, limits, signals } = workerData as WriterData;
@@ -47,6 +47,7 @@ function start(): void {
   const db = openDatabase(file, { cacheKiB: CACHE_KIB });
   file.key?.fill(0);
   const schemaVersion = migrate(db);
+  db.pragma(`busy_timeout = ${READER_WAIT_MS}`);
   const writes = createWrites(db, limits, channelHashes);
   const transact = createGroupCommit<WriteRequest>(db, ({ op, input }) =>
     (writes[op] as (input: unknown) => unknown)(input),
@@ -54,7 +55,6 @@ function start(): void {
   const queue = new WriteQueue<WriteRequest>();
   let scheduled = false;
   let closing = false;
-  let truncateNotBefore = 0;
 
   port.on('message', (message: ToWriter) => {
     if (message.kind === 'close') closing = true;
@@ -93,16 +93,16 @@ function start(): void {
     post({ kind: 'answers', answers: packed }, arenas);
   }
 
+  /** While the checkpointer is at work this does nothing; a turn in its next pause, at most 100 ms long, succeeds. */
   function truncateWalIfLarge(): void {
     const bytes = statSync(`${file.path}-wal`, { throwIfNoEntry: false })?.size ?? 0;
-    if (bytes <= WAL_BYTES_MAX || performance.now() < truncateNotBefore) return;
+    if (bytes <= WAL_BYTES_MAX) return;
     try {
-      if (!checkpoint(db, 'TRUNCATE').busy) return;
+      checkpoint(db, 'TRUNCATE');
     } catch (error) {
       // The writes are on disk all the same; what ails the medium shows at the next one.
       if (translated(error).kind === 'internal') throw error;
     }
-    truncateNotBefore = performance.now() + TRUNCATE_RETRY_MS;
   }
 
   function close(): void {

@@ -84,8 +84,8 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
   const signals = new Int32Array(new SharedArrayBuffer(SIGNALS * Int32Array.BYTES_PER_ELEMENT));
   const key = options.key?.slice();
   const data: WriterData = { file: { path: options.path, key }, limits, signals };
-  const writer = new Thread('sqlite-writer', data, limits);
-  const reader = new Thread('sqlite-reader', data, limits);
+  const writer = new Thread('writer', data, limits);
+  const reader = new Thread('reader', data, limits);
   const threads: Threads = { writer, reader, checkpointer: undefined, signals };
   try {
     const schemaVersion = await writer.ready();
@@ -337,7 +337,7 @@ class Thread {
   #refusing = false;
   #outbox: { writes: WriteRequest[]; reads: ReadRequest[]; arenas: ArrayBuffer[] } | undefined;
 
-  constructor(name: ThreadName, data: WriterData, limits: StoreLimits) {
+  constructor(name: keyof typeof THREADS, data: WriterData, limits: StoreLimits) {
     this.#limits = limits;
     this.#worker = startThread(name, data);
     this.#worker.on('message', (message: FromThread) => {
@@ -440,19 +440,24 @@ class Thread {
   }
 }
 
-type ThreadName = 'sqlite-writer' | 'sqlite-reader' | 'sqlite-checkpointer';
+const THREADS = {
+  writer: new URL('./sqlite-writer.node.ts', import.meta.url),
+  reader: new URL('./sqlite-reader.node.ts', import.meta.url),
+  checkpointer: new URL('./sqlite-checkpointer.node.ts', import.meta.url),
+};
 
 function startCheckpointer(data: WriterData): Promise<void> {
-  const worker = startThread('sqlite-checkpointer', data);
+  const worker = startThread('checkpointer', data);
   // Without it the writer empties the WAL alone, whenever that is too large. What ails the file shows there.
   worker.on('error', () => {});
   return new Promise((resolve) => worker.once('exit', () => resolve()));
 }
 
-/** Sources and built files lie beside each other alike; only the ending differs. */
-function startThread(name: ThreadName, data: WriterData): Worker {
+function startThread(name: keyof typeof THREADS, data: WriterData): Worker {
+  // Built files lie beside each other like the sources; only the ending differs.
   const ending = import.meta.url.slice(import.meta.url.lastIndexOf('.'));
-  return new Worker(new URL(`./${name}.node${ending}`, import.meta.url), { workerData: data, name, execArgv: [] });
+  const url = new URL(THREADS[name].href.replace(/\.ts$/, ending));
+  return new Worker(url, { workerData: data, name: `store ${name}`, execArgv: [] });
 }
 
 function closedError(): StoreError {

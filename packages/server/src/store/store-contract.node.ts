@@ -20,7 +20,7 @@ import {
   type SubmitCommit,
 } from './store.ts';
 
-export interface StoreUnderTest {
+interface StoreUnderTest {
   readonly store: Store;
   /** Closes it and opens it again. */
   reopen(): Promise<Store>;
@@ -45,11 +45,11 @@ export function fresh(length: number): Uint8Array {
   return bytes;
 }
 
-export function sha256(bytes: Uint8Array): Uint8Array {
+function sha256(bytes: Uint8Array): Uint8Array {
   return new Uint8Array(createHash('sha256').update(bytes).digest());
 }
 
-export function newDevice(): NewDevice {
+function newDevice(): NewDevice {
   return { deviceId: fresh(16), deviceKey: fresh(32), certificate: fresh(300), name: 'phone' };
 }
 
@@ -267,9 +267,10 @@ function settingsAndAccounts(open: OpenStore): void {
     });
   });
 
-  test('accounts, replays, key packages and inboxes survive a restart', async () => {
+  test('accounts, replays, key packages and inboxes survive a restart', async (t) => {
     const opened = await open();
     const { store } = opened;
+    t.after(() => store.close());
     const alice = await register(store, 'alice');
     const replay = { hash: fresh(32), expiresAtMs: NOW + 600_000 };
     const hybrid = { address: alice, hybridKey: fresh(1300), serial: 1, notAfterMs: NOW + DAY, nowMs: NOW, replay };
@@ -282,6 +283,7 @@ function settingsAndAccounts(open: OpenStore): void {
     await enqueued(store, sent);
 
     const again = await opened.reopen();
+    t.after(() => again.close());
     assert.equal((await again.findAccountByUsername('alice'))?.devices.length, 1);
     assert.equal((await again.putHybridKey({ ...hybrid, serial: 2 })).kind, 'replayed');
     const taken = await again.takeKeyPackages(take);

@@ -358,7 +358,7 @@ export interface Ack {
 // ---- the commit log -----------------------------------------------------------------------------------------------
 
 /** A device and its wrap of something sealed for several. */
-export interface WrapFor {
+interface WrapFor {
   readonly address: Address;
   readonly wrap?: Uint8Array | undefined;
 }
