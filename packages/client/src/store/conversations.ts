@@ -191,9 +191,9 @@ export function conversationStore(driver: Driver): ConversationStore {
     'UPDATE envelope_keys SET used = used + 1 WHERE channel_id = ? AND position = ? RETURNING used',
   );
   const deleteKeys = driver.prepare(
-    `DELETE FROM envelope_keys WHERE channel_id = ?1 AND ended_at IS NOT NULL AND (ended_at < ?3 OR position NOT IN (
-       SELECT position FROM envelope_keys WHERE channel_id = ?1 AND ended_at IS NOT NULL
-       ORDER BY position DESC LIMIT ?2))`,
+    `DELETE FROM envelope_keys WHERE channel_id = ? AND ended_at IS NOT NULL AND (ended_at < ? OR position NOT IN (
+       SELECT position FROM envelope_keys AS newest WHERE newest.channel_id = envelope_keys.channel_id
+       AND newest.ended_at IS NOT NULL ORDER BY newest.position DESC LIMIT ?))`,
   );
   const clearKeys = driver.prepare('DELETE FROM envelope_keys WHERE channel_id = ?');
 
@@ -205,8 +205,8 @@ export function conversationStore(driver: Driver): ConversationStore {
      ON CONFLICT (channel_id, position) DO UPDATE SET salt = excluded.salt`,
   );
   const deletePqSalts = driver.prepare(
-    `DELETE FROM pq_salts WHERE channel_id = ?1 AND position < (
-       SELECT max(position) FROM pq_salts WHERE channel_id = ?1 AND position <= ?2)`,
+    `DELETE FROM pq_salts WHERE channel_id = ? AND position < (
+       SELECT max(position) FROM pq_salts AS salts WHERE salts.channel_id = pq_salts.channel_id AND salts.position <= ?)`,
   );
 
   const pendingCommit = driver.prepare('SELECT * FROM pending_commits WHERE channel_id = ?');
@@ -277,7 +277,7 @@ export function conversationStore(driver: Driver): ConversationStore {
       return row === undefined ? 0 : numberOf(row, 'used');
     },
     deleteEnvelopeKeys(channelId, keep, beforeMs) {
-      deleteKeys.run(channelId, keep, beforeMs);
+      deleteKeys.run(channelId, beforeMs, keep);
     },
     clearEnvelopeKeys(channelId) {
       clearKeys.run(channelId);

@@ -175,7 +175,9 @@ function guard<T>(call: () => T): T {
 }
 
 function translated(error: unknown): unknown {
-  if (!(error instanceof Database.SqliteError)) return error;
+  if (!(error instanceof Database.SqliteError)) {
+    return new Internal("The profile's database was used wrongly.", '', { cause: error });
+  }
   const code = error.code.replace(/^SQLITE_/, '');
   switch (code.split('_')[0]) {
     case 'BUSY':
