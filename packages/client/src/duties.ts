@@ -19,7 +19,7 @@ import { memberAt } from './commit/new-epoch.ts';
 import { commitWith, proposeLeaving } from './commit/submit-commit.ts';
 import { fetchAddTargets, resolveIdentity } from './contacts.ts';
 import type { Engine } from './engine.ts';
-import { toClientError } from './engine.ts';
+import { toClientError } from './errors.ts';
 import { updateDueKey } from './join-group.ts';
 import { addressOf } from './profile/member.ts';
 import { channelOf, isAdmin } from './profile/validate-commit.ts';

@@ -7,7 +7,7 @@
  * lies between reading a ratchet and writing its successor, and two sends never start from one state.
  */
 import { type CryptoProvider, encodeHex } from '@quicprochat/crypto';
-import { type DeviceAddress, isQpcError } from '@quicprochat/core';
+import type { DeviceAddress } from '@quicprochat/core';
 import {
   diffRows,
   type GroupState,
@@ -23,7 +23,7 @@ import { ClientError } from './errors.ts';
 import { Conditions, EventHub, KeyedQueue } from './event-hub.ts';
 import { mlsHooks } from './profile/group-parameters.ts';
 import type { ServerConnection } from './server-connection.ts';
-import { LocalStateError, type ServerPin, type Store, type StoredAccount } from './store/index.ts';
+import type { ServerPin, Store, StoredAccount } from './store/index.ts';
 import type { ClientEvent } from './types.ts';
 
 /** What the engine needs from the world. */
@@ -272,14 +272,4 @@ export class Change {
     }
     return change;
   }
-}
-
-/** Any failure as the `ClientError` it is to be shown as. */
-export function toClientError(error: unknown): ClientError {
-  if (error instanceof ClientError) return error;
-  if (error instanceof LocalStateError) {
-    return new ClientError('local-state', error.code, error.message, { hint: error.hint, cause: error });
-  }
-  if (isQpcError(error)) return new ClientError('bug', 'bug', error.message, { hint: error.hint, cause: error });
-  return new ClientError('bug', 'bug', 'an unexpected fault in the client', { cause: error });
 }

@@ -2,6 +2,9 @@
 // cause for programs, `message` and `hint` are one line each for people: the cause and the next step. None of them
 // carries a secret; text that came from a server has lost its control characters.
 
+import { isQpcError } from '@quicprochat/core';
+import { LocalStateError } from './store/local-state-error.ts';
+
 /**
  * `usage`: the request makes no sense as given (exit 2). `cannot-connect`: no connection to the server (3). `refused`:
  * the server said no (4). `verification-failed`: somebody's keys, the server's or a member's, do not check out (5).
@@ -96,4 +99,14 @@ export class ClientError extends Error {
     this.hint = options.hint ?? '';
     this.retryAfterMs = options.retryAfterMs ?? 0;
   }
+}
+
+/** Any failure as the `ClientError` it is to be shown as. */
+export function toClientError(error: unknown): ClientError {
+  if (error instanceof ClientError) return error;
+  if (error instanceof LocalStateError) {
+    return new ClientError('local-state', error.code, error.message, { hint: error.hint, cause: error });
+  }
+  if (isQpcError(error)) return new ClientError('bug', 'bug', error.message, { hint: error.hint, cause: error });
+  return new ClientError('bug', 'bug', 'an unexpected fault in the client', { cause: error });
 }

@@ -123,7 +123,7 @@ export class Conditions {
 
   /** Something has changed. */
   check(): void {
-    for (const waiter of [...this.#waiters]) {
+    for (const waiter of this.#waiters) {
       let holds = false;
       try {
         holds = waiter.holds();
@@ -144,7 +144,7 @@ export class Conditions {
 
   end(error: ClientError): void {
     this.#ended = error;
-    for (const waiter of [...this.#waiters]) {
+    for (const waiter of this.#waiters) {
       this.#remove(waiter);
       waiter.reject(error);
     }

@@ -12,7 +12,7 @@ import {
 } from '@quicprochat/proto';
 import { methods } from '@quicprochat/transport';
 import type { Engine } from './engine.ts';
-import { toClientError } from './engine.ts';
+import { toClientError } from './errors.ts';
 import { type InboxRow, receiveMessages } from './receive-message.ts';
 
 /** Acknowledging removes rows at the server; several batches share one call. */

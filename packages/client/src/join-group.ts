@@ -118,9 +118,9 @@ function join(change: Change, { channelId }: DirectRow, bytes: Uint8Array): stri
   }
   const inviterAddress = addressOf(inviter);
   const conversation = conversationFor(change, { channelId, channel, state, body, known, inviterAddress, rejoining });
-  // The row must be there before what refers to it.
-  store.conversations.save(conversation);
+  // What is on disk is read when the first new state comes: the record may not speak of the new group before that.
   change.replaceGroup(channelId, state);
+  store.conversations.save(conversation);
   beginEpoch(change, conversation, state, body.pqSalt);
   if (keyPackage.lastResort) store.settings.set(updateDueKey(channelId), '1');
   const invitedBy = (): string =>

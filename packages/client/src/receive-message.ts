@@ -16,7 +16,7 @@ import { groupView, processMessage } from '@quicprochat/mls';
 import type { Envelope } from '@quicprochat/proto';
 import { cannotFollow, receiveEntry } from './commit/receive-entry.ts';
 import type { Change, Engine } from './engine.ts';
-import { toClientError } from './engine.ts';
+import { toClientError } from './errors.ts';
 import { openForDevice, receiveWelcome } from './join-group.ts';
 import {
   type Content,

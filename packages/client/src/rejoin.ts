@@ -17,7 +17,7 @@ import { methods } from '@quicprochat/transport';
 import { memberAt } from './commit/new-epoch.ts';
 import { fetchHybridKeys } from './contacts.ts';
 import type { Change, Engine } from './engine.ts';
-import { toClientError } from './engine.ts';
+import { toClientError } from './errors.ts';
 import {
   createMessageId,
   decodeRejoinRequest,

@@ -2,7 +2,7 @@
 import { displayText } from '@quicprochat/core';
 import { Status } from '@quicprochat/proto';
 import { ConnectError, ConnectionLost, RpcError } from '@quicprochat/transport';
-import { ClientError, type ClientErrorCode, type ClientErrorKind } from './errors.ts';
+import { ClientError, type ClientErrorCode, type ClientErrorKind, toClientError } from './errors.ts';
 
 /** Any failure of a call or of connecting, as a ClientError; ClientErrors stay what they are. */
 export function connectionFailure(error: unknown, server: string): ClientError {
@@ -15,7 +15,7 @@ export function connectionFailure(error: unknown, server: string): ClientError {
     });
   }
   if (error instanceof ConnectError) return connectError(error, server);
-  return new ClientError('bug', 'bug', 'an unexpected fault in the client', { cause: error });
+  return toClientError(error);
 }
 
 function connectError(error: ConnectError, server: string): ClientError {

@@ -1,0 +1,352 @@
+// A real world for whole-system tests: a real server over QUIC, in this process or in one of its own, and people whose
+// clients keep their state on disk. Everything lives in one temporary folder and ends with the test.
+//
+//   await using world = await World.start();
+//   const alice = await world.person('alice');
+//   const chat = await alice.client.openDirect('bob');
+import { type ChildProcess, spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { createInterface } from 'node:readline';
+import { nodeCrypto } from '@quicprochat/crypto/node';
+import type { Client, ClientEvent, Conversation, Message } from '@quicprochat/client/node';
+import { resolveConfig, type RunningServer, startServer } from '@quicprochat/server';
+import { systemClock } from '@quicprochat/transport';
+import { connectQuic } from '@quicprochat/transport/quic';
+import { createClient } from '../packages/client/src/open-client.ts';
+import type { Dialer } from '../packages/client/src/server-connection.ts';
+import { openProfile } from '../packages/client/src/store/profile.node.ts';
+import type { Store } from '../packages/client/src/store/index.ts';
+
+export interface WorldOptions {
+  /** Settings of the server by their path, for example `limits.inboxEnvelopes`. */
+  readonly settings?: Readonly<Record<string, unknown>>;
+  /** Run the server in a process of its own, so that it can be killed. */
+  readonly ownProcess?: boolean;
+  /** For replayable randomness of the clients; printed when a test fails. */
+  readonly seed?: string;
+}
+
+/** No limits on how often, so that tests may do in a second what people do in a day. */
+const NO_RATES = Object.fromEntries(
+  ['registrations', 'passwords', 'resumes', 'resolves', 'commits', 'keyPackagesOfOne', 'keyPackages'].map((name) => [
+    `rates.${name}`,
+    0,
+  ]),
+);
+
+export class World {
+  readonly folder: string;
+  readonly random: (length: number) => Uint8Array;
+  readonly seed: string;
+  /** Added to the clients' wall clocks, milliseconds. */
+  clockOffsetMs = 0;
+  readonly #settings: Readonly<Record<string, unknown>>;
+  readonly #ownProcess: boolean;
+  readonly #people: Person[] = [];
+  #server: RunningServer | undefined;
+  #process: ChildProcess | undefined;
+  #port = 0;
+
+  static async start(options: WorldOptions = {}): Promise<World> {
+    const world = new World(await mkdtemp(path.join(tmpdir(), 'qpc-world-')), options);
+    await world.startServer();
+    return world;
+  }
+
+  private constructor(folder: string, { settings = {}, ownProcess = false, seed }: WorldOptions) {
+    this.folder = folder;
+    this.#settings = settings;
+    this.#ownProcess = ownProcess;
+    this.seed = seed ?? Buffer.from(nodeCrypto.random(8)).toString('hex');
+    this.random = seededRandom(this.seed);
+  }
+
+  get port(): number {
+    return this.#port;
+  }
+
+  get server(): string {
+    return `127.0.0.1:${this.#port}`;
+  }
+
+  get dataDir(): string {
+    return path.join(this.folder, 'server');
+  }
+
+  /** Starts the server, on the port it had before if it had one. */
+  async startServer(): Promise<void> {
+    const flags = {
+      ...NO_RATES,
+      dataDir: this.dataDir,
+      listen: `127.0.0.1:${this.#port}`,
+      logLevel: 'error',
+      shutdownGraceSecs: 1,
+      ...this.#settings,
+    };
+    if (this.#ownProcess) await this.#spawn(flags);
+    else {
+      const outcome = resolveConfig({ flags, environment: {} });
+      if (outcome.kind !== 'config') throw new Error(outcome.problems.join('; '));
+      this.#server = await startServer(outcome.config);
+      this.#port = this.#server.port;
+    }
+  }
+
+  async #spawn(flags: Readonly<Record<string, unknown>>): Promise<void> {
+    const main = path.join(import.meta.dirname, '../apps/qpc-server/src/main.ts');
+    const args = Object.entries(flags).flatMap(([name, value]) => [
+      `--${name.replaceAll('.', '-').replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`,
+      String(value),
+    ]);
+    const child = spawn(process.execPath, [main, '--json', ...args], { stdio: ['ignore', 'pipe', 'inherit'] });
+    this.#process = child;
+    const lines = createInterface({ input: child.stdout });
+    const [first] = await Promise.race([
+      lines[Symbol.asyncIterator]()
+        .next()
+        .then(({ value }) => [value as string]),
+      new Promise<never>((_, reject) => child.once('exit', (code) => reject(new Error(`qpc-server exited: ${code}`)))),
+    ]);
+    const ready = JSON.parse(first ?? '{}') as { port?: number };
+    if (ready.port === undefined) throw new Error(`qpc-server did not say its port: ${first}`);
+    this.#port = ready.port;
+  }
+
+  /** Stops the server in an orderly way. */
+  async stopServer(): Promise<void> {
+    await this.#server?.close();
+    this.#server = undefined;
+    await this.killServer('SIGTERM');
+  }
+
+  /** Ends the server's process at once, as a power failure would. Only with `ownProcess`. */
+  async killServer(signal: NodeJS.Signals = 'SIGKILL'): Promise<void> {
+    const child = this.#process;
+    if (child === undefined) return;
+    this.#process = undefined;
+    const gone = new Promise<void>((resolve) => child.once('exit', () => resolve()));
+    child.kill(signal);
+    await gone;
+  }
+
+  dialer(): Dialer {
+    return {
+      server: this.server,
+      dial: async ({ timeoutMs, signal }) =>
+        connectQuic({
+          host: '127.0.0.1',
+          port: this.#port,
+          serverName: 'localhost',
+          trustAnchor: new Uint8Array(await readFile(path.join(this.dataDir, 'cert.pem'))),
+          connectTimeoutMs: timeoutMs,
+          signal,
+        }),
+    };
+  }
+
+  /** Somebody with a registered account, connected. */
+  async person(name: string, options: PersonOptions = {}): Promise<Person> {
+    const person = await this.stranger(name, options);
+    await person.client.connect();
+    await person.client.register(name, person.password);
+    return person;
+  }
+
+  /** Several at once. */
+  async people<const Names extends readonly string[]>(...names: Names): Promise<{ [Index in keyof Names]: Person }> {
+    const people: Person[] = [];
+    for (const name of names) people.push(await this.person(name));
+    return people as { [Index in keyof Names]: Person };
+  }
+
+  /** A profile without an account, not connected. */
+  async stranger(name: string, options: PersonOptions = {}): Promise<Person> {
+    const person = new Person(this, name, options);
+    this.#people.push(person);
+    await person.open();
+    return person;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const person of this.#people) await person.close();
+    await this.stopServer();
+    await rm(this.folder, { recursive: true, force: true });
+  }
+}
+
+export interface PersonOptions {
+  readonly suite?: number;
+  /** Stands between the engine and its store, for faults. */
+  readonly wrapStore?: (store: Store) => Store;
+  /** Stands between the engine and the network. */
+  readonly wrapDialer?: (dialer: Dialer) => Dialer;
+}
+
+export class Person {
+  readonly world: World;
+  readonly name: string;
+  readonly password: string;
+  /** Every event of the current client, in order. */
+  events: ClientEvent[] = [];
+  wrapStore: ((store: Store) => Store) | undefined;
+  wrapDialer: ((dialer: Dialer) => Dialer) | undefined;
+  readonly #suite: number;
+  #client: Client | undefined;
+  #store: Store | undefined;
+
+  constructor(world: World, name: string, { suite = 0x0001, wrapStore, wrapDialer }: PersonOptions) {
+    this.world = world;
+    this.name = name;
+    this.password = `password of ${name}`;
+    this.wrapStore = wrapStore;
+    this.wrapDialer = wrapDialer;
+    this.#suite = suite;
+  }
+
+  get folder(): string {
+    return path.join(this.world.folder, this.name);
+  }
+
+  get client(): Client {
+    if (this.#client === undefined) throw new Error(`${this.name} is not running`);
+    return this.#client;
+  }
+
+  /** The store below any wrapper, to look at. */
+  get store(): Store {
+    if (this.#store === undefined) throw new Error(`${this.name} is not running`);
+    return this.#store;
+  }
+
+  /** Opens the profile. */
+  async open(): Promise<Client> {
+    const { store } = await openProfile({ folder: this.folder });
+    this.#store = store;
+    const { world } = this;
+    this.events = [];
+    const dialer = world.dialer();
+    this.#client = createClient(
+      {
+        crypto: nodeCrypto,
+        random: world.random,
+        now: () => Date.now() + world.clockOffsetMs,
+        clock: systemClock,
+        log: { debug: () => {}, warn: (message, detail) => this.#warnings.push({ message, detail }) },
+        suite: this.#suite,
+      },
+      this.wrapStore === undefined ? store : this.wrapStore(store),
+      this.wrapDialer === undefined ? dialer : this.wrapDialer(dialer),
+    );
+    const { events } = this;
+    this.#client.on((event) => void events.push(event));
+    return this.#client;
+  }
+
+  readonly #warnings: { message: string; detail: unknown }[] = [];
+
+  get warnings(): readonly { message: string; detail: unknown }[] {
+    return this.#warnings;
+  }
+
+  async close(): Promise<void> {
+    await this.#client?.close();
+    this.#client = undefined;
+    this.#store?.close();
+    this.#store = undefined;
+  }
+
+  /** Ends the client as a crash would: nothing is flushed, nothing is said to the server. */
+  async crash(): Promise<void> {
+    // Closing the database first makes every later step of the engine fail, as if the process were gone.
+    this.#store?.close();
+    this.#store = undefined;
+    const client = this.#client;
+    this.#client = undefined;
+    await client?.close().catch(() => {});
+  }
+
+  async restart(): Promise<void> {
+    await this.close();
+    await this.open();
+    await this.client.connect();
+  }
+
+  /** The conversation with a person or group, by whatever `findConversation` takes. */
+  async conversation(reference: string): Promise<Conversation> {
+    return this.client.findConversation(reference);
+  }
+
+  async say(reference: string, text: string): Promise<Message> {
+    const { id } = await this.conversation(reference);
+    return this.client.send(id, text);
+  }
+
+  /** Texts of a conversation in order of display. */
+  async texts(reference: string): Promise<string[]> {
+    const { id } = await this.conversation(reference);
+    return (await this.client.history(id, { limit: 10_000 })).map(({ text }) => text);
+  }
+
+  /** Resolves when the condition holds; it is asked after every event. */
+  async until(what: string, condition: () => boolean | Promise<boolean>, timeoutMs = 15_000): Promise<void> {
+    const { client } = this;
+    let wake = (): void => {};
+    const stop = client.on(() => wake());
+    const deadline = Date.now() + timeoutMs;
+    try {
+      while (!(await condition())) {
+        const left = deadline - Date.now();
+        if (left <= 0) {
+          throw new Error(`${this.name} waited in vain for: ${what} (seed ${this.world.seed})\n${this.story()}`);
+        }
+        await new Promise<void>((resolve) => {
+          const timer = setTimeout(resolve, Math.min(left, 250));
+          wake = () => {
+            clearTimeout(timer);
+            resolve();
+          };
+        });
+      }
+    } finally {
+      stop();
+    }
+  }
+
+  /** Waits until this person sees exactly these texts in a conversation. */
+  async sees(reference: string, texts: readonly string[], timeoutMs?: number): Promise<void> {
+    await this.until(
+      `${JSON.stringify(texts)} in ${reference}`,
+      async () => {
+        try {
+          return JSON.stringify(await this.texts(reference)) === JSON.stringify(texts);
+        } catch {
+          return false;
+        }
+      },
+      timeoutMs,
+    );
+  }
+
+  /** What happened to this person, for failing tests. */
+  story(): string {
+    const lines = this.events.map((event) => JSON.stringify(event).slice(0, 300));
+    return [...lines, ...this.#warnings.map((warning) => JSON.stringify(warning))].join('\n');
+  }
+}
+
+/** Deterministic bytes from a seed: SHA-256 in counter mode. For tests only. */
+export function seededRandom(seed: string): (length: number) => Uint8Array {
+  let counter = 0;
+  return (length) => {
+    const out = new Uint8Array(length);
+    for (let at = 0; at < length; at += 32) {
+      counter += 1;
+      const block = createHash('sha256').update(`${seed}/${counter}`).digest();
+      out.set(block.subarray(0, Math.min(32, length - at)), at);
+    }
+    return out;
+  };
+}
