@@ -10,7 +10,7 @@ import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { openSqliteStore } from './sqlite.node.ts';
 import type { Address, Store } from './store.ts';
 
-export interface Percentiles {
+interface Percentiles {
   readonly p50Ms: number;
   readonly p99Ms: number;
 }
