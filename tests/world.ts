@@ -157,8 +157,7 @@ export class World {
 
   /** Several at once. */
   async people<const Names extends readonly string[]>(...names: Names): Promise<{ [Index in keyof Names]: Person }> {
-    const people: Person[] = [];
-    for (const name of names) people.push(await this.person(name));
+    const people = await Promise.all(names.map((name) => this.person(name)));
     return people as { [Index in keyof Names]: Person };
   }
 
@@ -313,6 +312,18 @@ export class Person {
     } finally {
       stop();
     }
+  }
+
+  /** Waits until this person is in a conversation. */
+  async joined(reference: string): Promise<Conversation> {
+    await this.until(`being in ${reference}`, async () => {
+      try {
+        return (await this.conversation(reference)).state === 'active';
+      } catch {
+        return false;
+      }
+    });
+    return this.conversation(reference);
   }
 
   /** Waits until this person sees exactly these texts in a conversation. */

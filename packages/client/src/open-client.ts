@@ -68,6 +68,8 @@ class ClientEngine implements Client {
   readonly #outbox: OutboxDelivery;
   readonly #duties: Duties;
   readonly #checks: MemberChecks;
+  /** Since the last `sync`. */
+  #received = { messages: 0, joined: 0 };
 
   constructor(ports: Ports, store: Store, dialer: Dialer) {
     const engine = new Engine(ports, store);
@@ -88,6 +90,10 @@ class ClientEngine implements Client {
         engine.events.emit({ type: 'connection', state, reason, ...(retryInMs === undefined ? {} : { retryInMs }) });
         engine.conditions.check();
       },
+    });
+    engine.events.on((event) => {
+      if (event.type === 'message' && !event.message.own) this.#received.messages += 1;
+      if (event.type === 'joined') this.#received.joined += 1;
     });
     engine.reactions = {
       outboxChanged: () => this.#outbox.kick(),
@@ -299,23 +305,15 @@ class ClientEngine implements Client {
       const timeoutMs = options.timeoutMs ?? SYNC_TIMEOUT_MS;
       const deadline = engine.ports.clock.now() + timeoutMs;
       const left = (): number => Math.max(1, deadline - engine.ports.clock.now());
-      let messages = 0;
-      let joined = 0;
-      const stop = engine.events.on((event) => {
-        if (event.type === 'message' && !event.message.own) messages += 1;
-        if (event.type === 'joined') joined += 1;
-      });
-      try {
-        await this.#inbox.catchUp(left());
-        this.#duties.lookAtAll();
-        this.#checks.addAll();
-        this.#outbox.kick();
-        await engine.conditions.until(() => this.#settled(), left(), 'settling what was received');
-      } finally {
-        stop();
-      }
+      await this.#inbox.catchUp(left());
+      this.#duties.lookAtAll();
+      this.#checks.addAll();
+      this.#outbox.kick();
+      await engine.conditions.until(() => this.#settled(), left(), 'settling what was received');
       await this.#inbox.flushAcks();
-      return { messages, joined, queued: engine.store.outbox.count() };
+      const result = { ...this.#received, queued: engine.store.outbox.count() };
+      this.#received = { messages: 0, joined: 0 };
+      return result;
     });
   }
 

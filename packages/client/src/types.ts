@@ -141,6 +141,7 @@ export interface InviteResult {
   readonly failed: readonly { readonly username: string; readonly code: string; readonly reason: string }[];
 }
 
+/** Counts since the last `sync`, or since the profile was opened. */
 export interface SyncResult {
   /** New messages of others that were stored. */
   readonly messages: number;
