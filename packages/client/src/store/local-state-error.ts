@@ -23,7 +23,7 @@ export function damaged(message: string, cause?: unknown): LocalStateError {
   return new LocalStateError(
     'profile-damaged',
     message,
-    'Move the profile folder away and log in again; the server still has your account.',
+    'Move the profile folder away and start a new profile; keep the old folder, it may be possible to repair it.',
     cause === undefined ? {} : { cause },
   );
 }

@@ -276,11 +276,15 @@ async function createProfile({ folder, statePassword, kdf }: OpenProfileOptions)
       createFile(file, made.fileBytes);
       syncFolder(folder);
       const isFirst = linkIfAbsent(file, join(folder, made.fileName));
-      rmSync(file);
+      rmSync(file, { force: true });
       if (!isFirst) rmSync(database, { force: true });
       syncFolder(folder);
       return isFirst;
     });
+  } catch (error) {
+    // The faster process may have tidied up under our hands.
+    if (protectionOf(folder) !== 'none') return false;
+    throw error;
   } finally {
     nodeCrypto.wipe(made.key);
     nodeCrypto.wipe(made.fileBytes);
@@ -410,8 +414,12 @@ function linkIfAbsent(from: string, to: string): boolean {
     linkSync(from, to);
     return true;
   } catch (error) {
-    if (isErrno(error, 'EEXIST')) return false;
-    throw error;
+    if (isErrno(error, 'EEXIST') || existsSync(to)) return false;
+    if (!['EPERM', 'ENOTSUP', 'ENOSYS'].some((code) => isErrno(error, code))) throw error;
+    // A file system without hard links. Two processes making one profile there at once end with the later key file,
+    // and the earlier one's database, still empty, is tidied up.
+    renameSync(from, to);
+    return true;
   }
 }
 
