@@ -60,6 +60,7 @@ test('nothing follows the last line', () => {
   out.finish({});
   out.fail(failure);
   out.finish({});
+  out.event('late', {});
   assert.equal(stdout.length, 1);
 });
 

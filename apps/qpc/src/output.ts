@@ -54,11 +54,13 @@ export class Output {
 
   /** One line for people; nothing with --json. */
   say(...segments: readonly Segment[]): void {
-    if (!this.json) this.#options.stdout.write(`${this.#render(segments, this.#options.stdout)}\n`);
+    if (!this.json && !this.#finished) this.#options.stdout.write(`${this.#render(segments, this.#options.stdout)}\n`);
   }
 
   /** Something that happened: a JSON line of its own type, or a line for people if one is given. */
   event(type: string, fields: JsonFields, ...segments: readonly Segment[]): void {
+    // What a stopped command still says while it cleans up must not follow the last line.
+    if (this.#finished) return;
     if (this.json) this.#options.stdout.write(`${jsonLine({ v: 1, type, ...fields })}\n`);
     else if (segments.length > 0) this.say(...segments);
   }
