@@ -9,14 +9,14 @@ import { type CryptoProvider, EMPTY, encodeUtf8 } from '@quicprochat/crypto';
 import { type Content as ContentMessage, ContentSchema, GroupInfoSchema } from '@quicprochat/proto/content';
 
 export const TEXT_BYTES_MAX = 32_768;
-export const GROUP_NAME_BYTES_MAX = 256;
+const GROUP_NAME_BYTES_MAX = 256;
 export const CONTENT_ID_BYTES = 16;
 /** Text, ids, hash and room for bodies of newer versions. */
 export const CONTENT_BYTES_MAX = 65_536;
 const HASH_BYTES = 32;
 
 /** Names a message of the same conversation. */
-export interface ContentReference {
+interface ContentReference {
   readonly senderIdentity: Uint8Array;
   readonly contentId: Uint8Array;
 }

@@ -26,7 +26,7 @@ import {
 import { decapsulateKey, encapsulateKey, KEM_CIPHERTEXT_LENGTH, type KemBinding } from './key-encapsulation.ts';
 import { pad, unpad } from './padding.ts';
 
-export const COMMITMENT_LENGTH = 32;
+const COMMITMENT_LENGTH = 32;
 const CONTENT_KEY_LENGTH = 32;
 const NONCE_LENGTH = 12;
 const TAG_LENGTH = 16;

@@ -57,7 +57,7 @@ export interface EnvelopeRefused {
   readonly reason: EnvelopeRefusal;
 }
 
-export interface EnvelopeOpened {
+interface EnvelopeOpened {
   readonly kind: 'opened';
   readonly payloadKind: PayloadKind;
   /** A copy, not a view of what was received. */

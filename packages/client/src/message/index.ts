@@ -3,22 +3,8 @@ export * from './content.ts';
 export * from './envelope-direct.ts';
 export * from './envelope-group.ts';
 export * from './envelope-shared.ts';
-export {
-  type Delivery,
-  ENVELOPE_BYTES_MAX,
-  type EnvelopeOpened,
-  type EnvelopeRefusal,
-  type EnvelopeRefused,
-  EnvelopeType,
-  envelopeType,
-  kindAgrees,
-  mlsWireFormat,
-  type OpenOutcome,
-  PayloadKind,
-  type SealContext,
-} from './envelope.ts';
+export { EnvelopeType, envelopeType, kindAgrees, PayloadKind } from './envelope.ts';
 export * from './handshake-bundle.ts';
 export * from './message-id.ts';
-export { bodyBytesMax, bucketFor } from './padding.ts';
 export * from './rejoin.ts';
 export * from './welcome-body.ts';

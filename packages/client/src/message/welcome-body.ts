@@ -14,7 +14,7 @@ import { mlsWireFormat, mlsWireFormatOf, PayloadKind } from './envelope.ts';
 
 const VERSION = 1;
 const LOG_HASH_LENGTH = 32;
-export const METADATA_BYTES_MAX = 1024;
+const METADATA_BYTES_MAX = 1024;
 
 export interface WelcomeBody {
   readonly position: bigint;

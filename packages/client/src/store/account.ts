@@ -20,7 +20,7 @@ export interface StoredAccount {
   readonly createdAtMs: number;
 }
 
-export interface StoredSession {
+interface StoredSession {
   /** 32 bytes. */
   readonly token: Uint8Array;
   readonly expiresAtMs: number | undefined;

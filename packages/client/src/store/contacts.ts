@@ -5,7 +5,7 @@
 import type { Driver, SqlRow } from './driver.ts';
 import { bigintOf, bytesOf, columns, numberOf, optional, textOf } from './sql.ts';
 
-export interface StoredContact {
+interface StoredContact {
   readonly identityKey: Uint8Array;
   readonly username: string;
   /** When the user compared safety numbers. */
@@ -13,7 +13,7 @@ export interface StoredContact {
   readonly pinnedAtMs: number;
 }
 
-export interface StoredContactDevice {
+interface StoredContactDevice {
   readonly identityKey: Uint8Array;
   readonly deviceId: Uint8Array;
   readonly deviceKey: Uint8Array;
@@ -35,9 +35,7 @@ export interface StoredContactDevice {
 }
 
 /** `changed`: the name is pinned to another key, or the key to another name; nothing was stored. */
-export type PinOutcome =
-  | { readonly kind: 'new' | 'same' }
-  | { readonly kind: 'changed'; readonly pinned: StoredContact };
+type PinOutcome = { readonly kind: 'new' | 'same' } | { readonly kind: 'changed'; readonly pinned: StoredContact };
 
 export interface ContactStore {
   byIdentity(identityKey: Uint8Array): StoredContact | undefined;

@@ -47,7 +47,7 @@ export interface StoredConversation {
 }
 
 /** Key of type-03 envelopes of one epoch. */
-export interface StoredEnvelopeKey {
+interface StoredEnvelopeKey {
   /** The log entry that began the epoch. */
   readonly position: bigint;
   readonly epoch: bigint;
@@ -72,7 +72,7 @@ export interface StoredPendingCommit {
   readonly createdAtMs: number;
 }
 
-export interface SenderChain {
+interface SenderChain {
   readonly counter: bigint;
   /** `contentHash` of that content. */
   readonly hash: Uint8Array;

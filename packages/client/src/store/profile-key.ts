@@ -37,7 +37,7 @@ const KEY_MAGIC = encodeUtf8('qpc-key1');
 const PREFIX_LENGTH = 8 + DATABASE_ID_LENGTH;
 const KDF_HEADER_LENGTH = PREFIX_LENGTH + 9 + SALT_LENGTH;
 export const KDF_FILE_LENGTH = KDF_HEADER_LENGTH + 2 * HASH_LENGTH;
-export const KEY_FILE_LENGTH = PREFIX_LENGTH + KEY_LENGTH + HASH_LENGTH;
+const KEY_FILE_LENGTH = PREFIX_LENGTH + KEY_LENGTH + HASH_LENGTH;
 
 export interface KdfFile {
   readonly databaseId: Uint8Array;

@@ -3,7 +3,7 @@ import type { DeviceAddress } from '@quicprochat/core';
 import type { Driver } from './driver.ts';
 import { booleanOf, bytesOf, numberOf } from './sql.ts';
 
-export interface OwnRejoinRequest {
+interface OwnRejoinRequest {
   readonly nonce: Uint8Array;
   readonly requestedAtMs: number;
 }

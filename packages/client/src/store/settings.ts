@@ -8,7 +8,7 @@ export interface SettingsStore {
   set(key: string, value: string | undefined): void;
 }
 
-export interface Evidence {
+interface Evidence {
   readonly id: number;
   readonly channelId: Uint8Array | undefined;
   /** What it shows, for programs: `log-mismatch`, `roster-mismatch`, `identity-changed`, … */

@@ -2,9 +2,6 @@
 import type { SqlRow, SqlValue } from './driver.ts';
 import { damaged } from './local-state-error.ts';
 
-/** Largest integer a column holds. */
-export const SQL_INTEGER_MAX = (1n << 63n) - 1n;
-
 /** @throws LocalStateError `profile-damaged` when the column holds something else; likewise all readers here. */
 export function bigintOf(row: SqlRow, column: string): bigint {
   const value = row[column];
