@@ -148,7 +148,14 @@ export async function listenQuic(
     (_error, events) => turns.batch(events, receive),
   );
   const turns = new Turns(server);
-  const bound = server.listen(options.port, options.host);
+  let bound: { readonly address: string; readonly port: number };
+  try {
+    bound = server.listen(options.port, options.host);
+  } catch (error) {
+    // Releases the callback, which would keep the process alive.
+    server.joinWorker();
+    throw error;
+  }
 
   return {
     address: { host: bound.address, port: bound.port },
@@ -196,6 +203,7 @@ async function connectAddress(
   ca: Uint8Array,
   timeoutMs: number,
 ): Promise<Connection> {
+  options.signal?.throwIfAborted();
   const { NativeQuicClient } = loadNative();
   const peer = formatAddress(address, options.port);
   const { promise, resolve, reject } = Promise.withResolvers<Connection>();
@@ -293,7 +301,13 @@ async function connectAddress(
   };
   const connection = new QuicConnection(engine, peer, 'client');
 
-  client.connect(peer, serverName);
+  try {
+    client.connect(peer, serverName);
+  } catch {
+    settled();
+    client.joinWorker();
+    throw new ConnectError('bad-address', `${peer} is not an address to connect to`);
+  }
   try {
     return await promise;
   } catch (error) {

@@ -17,7 +17,9 @@ export function makeTestCertificate(
   const notBefore = options.notBefore ?? new Date(Date.now() - 3_600_000);
   const notAfter = options.notAfter ?? new Date(Date.now() + 86_400_000);
   const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
-  const name = sequence(set(sequence(oid('550403'), tlv(0x0c, Buffer.from('quicprochat test')))));
+  // Its own name: the engine looks for an issuer by name first.
+  const subject = `quicprochat test ${randomBytes(4).toString('hex')}`;
+  const name = sequence(set(sequence(oid('550403'), tlv(0x0c, Buffer.from(subject)))));
   const algorithm = sequence(oid('2a8648ce3d040302'));
   const toBeSigned = sequence(
     tlv(0xa0, integer(Buffer.from([2]))),
