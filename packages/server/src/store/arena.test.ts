@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { byteLengthOf, pack } from './arena.ts';
+import { pack } from './arena.ts';
 
 test('every byte array becomes a view of one buffer, the rest stays as it is', () => {
   const frame = new Uint8Array(65_536).fill(9);
@@ -16,7 +16,6 @@ test('every byte array becomes a view of one buffer, the rest stays as it is', (
   assert.deepEqual(packed, { ...value, address: { key: new Uint8Array(32).fill(9) } });
   assert.equal(arena?.byteLength, 34);
   assert.equal(packed.address.key.buffer, arena);
-  assert.equal(byteLengthOf(value), 34);
   frame.fill(0);
   assert.equal(packed.address.key[0], 9, 'a copy');
 });

@@ -27,7 +27,7 @@ export function pack<T>(value: T): { value: T; arena: ArrayBuffer | undefined } 
 }
 
 /** Bytes in all byte arrays of a value. */
-export function byteLengthOf(value: unknown): number {
+function byteLengthOf(value: unknown): number {
   if (typeof value !== 'object' || value === null) return 0;
   if (value instanceof Uint8Array) return value.length;
   let total = 0;

@@ -82,15 +82,10 @@ function start(): void {
     else if (closing) close();
   }
 
+  /** One buffer for all answers of a turn: transferring one each costs more than the rest of the answer. */
   function answer(answers: readonly Answer[]): void {
-    const arenas: ArrayBuffer[] = [];
-    const packed = answers.map((each) => {
-      if (!('value' in each)) return each;
-      const { value, arena } = pack(each.value);
-      if (arena !== undefined) arenas.push(arena);
-      return { id: each.id, value };
-    });
-    post({ kind: 'answers', answers: packed }, arenas);
+    const { value, arena } = pack(answers);
+    post({ kind: 'answers', answers: value }, arena === undefined ? [] : [arena]);
   }
 
   /** While the checkpointer is at work this does nothing; a turn in its next pause, at most 100 ms long, succeeds. */

@@ -248,8 +248,8 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
     `INSERT INTO inbox (device, seq, message, expires_at, counted, wrap, renewal_wrap, channel)
      VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
   );
-  const dedupRows = raw<[number, Uint8Array, Uint8Array], readonly [number, number, number, Uint8Array]>(
-    'SELECT device, seq, at, payload_hash FROM dedup WHERE bucket = ? AND message_id = ? AND channel = ?',
+  const dedupRows = raw<[number, number, Uint8Array, Uint8Array], readonly [number, number, number, Uint8Array]>(
+    'SELECT device, seq, at, payload_hash FROM dedup WHERE bucket IN (?, ?) AND message_id = ? AND channel = ?',
   );
   const insertDedup = run<[number, Uint8Array, Uint8Array, number, number, number, Uint8Array]>(
     `INSERT OR REPLACE INTO dedup (bucket, message_id, channel, device, seq, at, payload_hash) VALUES (?, ?, ?, ?, ?, ?, ?)`,
@@ -305,10 +305,8 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
   ): Map<number, { seq: number; hash: Uint8Array }> {
     const found = new Map<number, { seq: number; hash: Uint8Array }>();
     const bucket = bucketOf(nowMs);
-    for (const start of [bucket - limits.dedupWindowMs, bucket]) {
-      for (const [device, seq, at, hash] of dedupRows.all(start, messageId, channel)) {
-        if (at > nowMs - limits.dedupWindowMs) found.set(device, { seq, hash });
-      }
+    for (const [device, seq, at, hash] of dedupRows.all(bucket - limits.dedupWindowMs, bucket, messageId, channel)) {
+      if (at > nowMs - limits.dedupWindowMs) found.set(device, { seq, hash });
     }
     return found;
   }

@@ -7,7 +7,7 @@
  *            checkpointer thread: WAL → database file
  */
 import { Worker } from 'node:worker_threads';
-import { byteLengthOf, pack } from './arena.ts';
+import { pack } from './arena.ts';
 import {
   type Answer,
   type Failure,
@@ -193,11 +193,13 @@ class SqliteStore implements Store {
     return this.#read('findSession', tokenHash, nowMs);
   }
 
-  resumeSession(
+  async resumeSession(
     resume: { tokenHash: Uint8Array; nowMs: number; expiresAtMs: number },
     context?: WriteContext,
   ): Promise<SessionOutcome> {
-    return this.#write('resumeSession', resume, context);
+    const outcome = await this.#write('resumeSession', resume, context);
+    // It is kept as long as the connection; a buffer of its own does not keep the turn's other answers.
+    return pack(outcome).value;
   }
 
   revokeSessions(address: Address, context?: WriteContext): Promise<number> {
@@ -391,7 +393,8 @@ class Thread {
 
   #call<T>(input: T, add: (id: number, packed: T, bytes: number) => void): Promise<unknown> {
     if (this.#refusing) return Promise.reject(closedError());
-    const bytes = byteLengthOf(input);
+    const { value, arena } = pack(input);
+    const bytes = arena?.byteLength ?? 0;
     if (
       this.#pending.size >= this.#limits.pendingWrites ||
       (this.#pending.size > 0 && this.#pendingBytes + bytes > this.#limits.pendingBytes)
@@ -403,7 +406,6 @@ class Thread {
       this.#outbox = { writes: [], reads: [], arenas: [] };
       queueMicrotask(() => this.#flush());
     }
-    const { value, arena } = pack(input);
     if (arena !== undefined) this.#outbox.arenas.push(arena);
     add(id, value, bytes);
     this.#pendingBytes += bytes;
