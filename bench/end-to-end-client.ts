@@ -1,5 +1,4 @@
 // One person with the SDK, in a process of their own.
-import { once } from 'node:events';
 import { type Client, type ClientEvent, openClient } from '@quicprochat/client/node';
 import { HelperProcess, obeyOrders } from './helper-process.ts';
 import type { ServerAddress } from './server-process.ts';
@@ -61,7 +60,8 @@ const EVENT_MS_MAX = 30_000;
 let client: Client | undefined;
 /** Arrived and not asked for yet. */
 const arrived: { readonly text: string; readonly at: bigint }[] = [];
-const changed = new EventTarget();
+/** Replaced at every event. */
+let changed = Promise.withResolvers<void>();
 
 function connected(): Client {
   if (client === undefined) throw new Error('register first');
@@ -72,18 +72,23 @@ function heard(event: ClientEvent): void {
   if (event.type === 'message' && !event.message.own) {
     arrived.push({ text: event.message.text, at: process.hrtime.bigint() });
   }
-  changed.dispatchEvent(new Event('changed'));
+  changed.resolve();
+  changed = Promise.withResolvers();
 }
 
 /** Asks again after every event until there is an answer. */
 async function eventually<T>(answer: () => T | undefined | Promise<T | undefined>): Promise<T> {
-  const signal = AbortSignal.timeout(EVENT_MS_MAX);
-  for (;;) {
-    const next = once(changed, 'changed', { signal });
-    next.catch(() => {});
-    const found = await answer();
-    if (found !== undefined) return found;
-    await next;
+  const late = Promise.withResolvers<never>();
+  const timer = setTimeout(() => late.reject(new Error('nothing came')), EVENT_MS_MAX);
+  try {
+    for (;;) {
+      const next = changed.promise;
+      const found = await answer();
+      if (found !== undefined) return found;
+      await Promise.race([next, late.promise]);
+    }
+  } finally {
+    clearTimeout(timer);
   }
 }
 
