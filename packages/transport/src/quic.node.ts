@@ -269,15 +269,19 @@ async function connectAddress(
     }
   };
 
-  const client = new NativeQuicClient(
-    {
-      ...COMMON_OPTIONS,
-      ca,
-      rejectUnauthorized: true,
-      initialMaxStreamsBidi: 1,
-      maxIdleTimeoutMs: options.idleTimeoutMs ?? IDLE_TIMEOUT_MS,
-    },
-    (_error, events) => turns.batch(events, receive),
+  const client = withTrust(
+    options.trustAnchor,
+    () =>
+      new NativeQuicClient(
+        {
+          ...COMMON_OPTIONS,
+          ca,
+          rejectUnauthorized: true,
+          initialMaxStreamsBidi: 1,
+          maxIdleTimeoutMs: options.idleTimeoutMs ?? IDLE_TIMEOUT_MS,
+        },
+        (_error, events) => turns.batch(events, receive),
+      ),
   );
   const turns = new Turns(client);
   const engine: ConnectionEngine = {
@@ -302,7 +306,7 @@ async function connectAddress(
   const connection = new QuicConnection(engine, peer, 'client');
 
   try {
-    client.connect(peer, serverName);
+    withTrust(options.trustAnchor, () => client.connect(peer, serverName));
   } catch {
     settled();
     client.joinWorker();
@@ -378,6 +382,25 @@ function trustAnchorPem(anchor: Uint8Array | undefined): Uint8Array {
     throw new ConnectError('bad-trust-anchor', 'the trust anchor is not a certificate (PEM or DER)');
   }
 }
+
+// The engine's TLS library adds the system's authorities to those it is given, wherever SSL_CERT_FILE and
+// SSL_CERT_DIR point; it looks at them while the engine is made.
+function withTrust<T>(anchor: Uint8Array | undefined, make: () => T): T {
+  if (anchor === undefined) return make();
+  const saved = SYSTEM_TRUST_VARIABLES.map((name) => [name, process.env[name]] as const);
+  try {
+    for (const name of SYSTEM_TRUST_VARIABLES) process.env[name] = NOWHERE;
+    return make();
+  } finally {
+    for (const [name, value] of saved) {
+      if (value === undefined) delete process.env[name];
+      else process.env[name] = value;
+    }
+  }
+}
+
+const SYSTEM_TRUST_VARIABLES = ['SSL_CERT_FILE', 'SSL_CERT_DIR'] as const;
+const NOWHERE = '/nonexistent';
 
 const PEM_CERTIFICATE = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g;
 

@@ -5,7 +5,10 @@ import { type ChildProcess, fork, spawn } from 'node:child_process';
 import { randomInt } from 'node:crypto';
 import { type Socket, createSocket } from 'node:dgram';
 import { once } from 'node:events';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { BytesValueSchema } from '@bufbuild/protobuf/wkt';
 import type { CloseReason, Connection, Listener } from './connection.ts';
@@ -187,6 +190,24 @@ describe('connecting', { timeout: 30_000 }, () => {
       fails('untrusted-certificate'),
     );
     await listener.close();
+  });
+
+  test('a trust anchor replaces the system’s authorities', async () => {
+    const folder = mkdtempSync(path.join(tmpdir(), 'qpc-trust-'));
+    const file = path.join(folder, 'system.pem');
+    writeFileSync(file, identity.certificate);
+    process.env['SSL_CERT_FILE'] = file;
+    try {
+      const { certificate } = makeTestCertificate();
+      await assert.rejects(connect({ trustAnchor: certificate }), fails('untrusted-certificate'));
+      assert.equal(process.env['SSL_CERT_FILE'], file);
+      const { port } = server;
+      const connection = await connectQuic({ host: '127.0.0.1', port });
+      connection.close(CloseCode.none, '');
+    } finally {
+      delete process.env['SSL_CERT_FILE'];
+      rmSync(folder, { recursive: true });
+    }
   });
 
   test('a trusted certificate for another name', async () => {

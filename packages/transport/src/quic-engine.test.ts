@@ -1,0 +1,150 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { EventType, type NativeEvent, type Party, Turns } from './quic-engine.node.ts';
+
+class FakeEngine {
+  acknowledged = 0;
+
+  ackEventBatch(count: number): void {
+    this.acknowledged += count;
+  }
+
+  requestShutdown(): boolean {
+    return true;
+  }
+
+  joinWorker(): void {}
+}
+
+class FakeParty implements Party {
+  readonly seen: number[] = [];
+  closed: object | undefined;
+  overruns = 0;
+  readonly #costMs: number;
+  readonly #log: string[];
+  readonly #name: string;
+
+  constructor(name: string, costMs: number, log: string[] = []) {
+    this.#name = name;
+    this.#costMs = costMs;
+    this.#log = log;
+  }
+
+  dispatch(event: NativeEvent): void {
+    for (const until = performance.now() + this.#costMs; performance.now() < until;);
+    this.seen.push(event.streamId);
+    this.#log.push(this.#name);
+  }
+
+  overrun(): void {
+    this.overruns += 1;
+    this.closed = {};
+  }
+}
+
+function events(count: number, bytes: number): NativeEvent[] {
+  return Array.from({ length: count }, (_, i) => ({
+    eventType: EventType.data,
+    connHandle: 0,
+    streamId: i,
+    data: new Uint8Array(bytes),
+  }));
+}
+
+const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+describe('the turns of the event loop', () => {
+  test('what is cheap is handled as it comes, and acknowledged', () => {
+    const engine = new FakeEngine();
+    const turns = new Turns(engine);
+    const party = new FakeParty('a', 0);
+    turns.batch(events(10, 1), (event) => turns.received(party, event));
+    assert.equal(party.seen.length, 10);
+    assert.equal(engine.acknowledged, 10);
+  });
+
+  test('THREATS 24: a flood delays the others by one piece, not by its backlog', async () => {
+    const log: string[] = [];
+    const turns = new Turns(new FakeEngine());
+    const flooder = new FakeParty('flooder', 3, log);
+    const honest = new FakeParty('honest', 0, log);
+    turns.batch(events(60, 100), (event) => turns.received(flooder, event));
+    const done = flooder.seen.length;
+    assert.ok(done < 10, `${done} in one turn`);
+    turns.batch(events(3, 100), (event) => turns.received(honest, event));
+    while (honest.seen.length < 3) await turn();
+    assert.ok(flooder.seen.length - done <= 8, `${flooder.seen.length} of the flood came first`);
+    while (flooder.seen.length < 60) await turn();
+    assert.deepEqual(
+      flooder.seen,
+      Array.from({ length: 60 }, (_, i) => i),
+      'in order',
+    );
+  });
+
+  test('timers and everything else get their turn during a flood', async () => {
+    const turns = new Turns(new FakeEngine());
+    const flooder = new FakeParty('flooder', 2);
+    turns.batch(events(100, 100), (event) => turns.received(flooder, event));
+    await new Promise((resolve) => setTimeout(resolve, 1));
+    assert.ok(flooder.seen.length < 50, `${flooder.seen.length}`);
+    flooder.closed = {};
+  });
+
+  test('THREATS 27: who has more than 16 MiB waiting is ended, and nothing of it is kept', async () => {
+    const turns = new Turns(new FakeEngine());
+    const flooder = new FakeParty('flooder', 10);
+    turns.batch(events(1100, 16 * 1024), (event) => {
+      if (flooder.closed === undefined) turns.received(flooder, event);
+    });
+    assert.equal(flooder.overruns, 1);
+    const done = flooder.seen.length;
+    await turn();
+    await turn();
+    assert.equal(flooder.seen.length, done);
+  });
+
+  test('small pieces are not kept in the engine’s large buffers', async () => {
+    const turns = new Turns(new FakeEngine());
+    const kept: (Uint8Array | undefined)[] = [];
+    const party: Party = {
+      dispatch: (event) => {
+        for (const until = performance.now() + 10; performance.now() < until;);
+        kept.push(event.data);
+      },
+      overrun: () => {},
+      closed: undefined,
+    };
+    const large = new ArrayBuffer(16 * 1024);
+    const event = { eventType: EventType.data, connHandle: 0, streamId: 0, data: new Uint8Array(large, 0, 5) };
+    turns.batch([event, event], (one) => turns.received(party, one));
+    while (kept.length < 2) await turn();
+    assert.equal(kept[0]?.buffer, large, 'handled at once: no copy');
+    assert.notEqual(kept[1]?.buffer, large);
+  });
+
+  test('an engine is asked to pause when too much waits, and to go on later', async () => {
+    const engine = new FakeEngine();
+    const turns = new Turns(engine);
+    const parties = Array.from({ length: 12 }, () => new FakeParty('p', 0));
+    const [first] = parties as [FakeParty, ...FakeParty[]];
+    const slow = new FakeParty('slow', 20);
+    turns.batch(events(1, 1), (event) => turns.received(slow, event));
+    for (const party of parties) {
+      turns.batch(events(700, 16 * 1024), (event) => turns.received(party, event));
+    }
+    assert.ok(engine.acknowledged < 8401, 'paused');
+    while (engine.acknowledged < 8401) await turn();
+    while (first.seen.length < 700) await turn();
+  });
+
+  test('what is written is flushed in the next turn, before anything else is handled', async () => {
+    const log: string[] = [];
+    const turns = new Turns(new FakeEngine());
+    const slow = new FakeParty('event', 9, log);
+    turns.batch(events(2, 1), (event) => turns.received(slow, event));
+    turns.written({ flush: () => log.push('flush') });
+    while (log.length < 3) await turn();
+    assert.deepEqual(log, ['event', 'flush', 'event']);
+  });
+});
