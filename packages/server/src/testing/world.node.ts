@@ -206,10 +206,9 @@ export class World {
     return this.newDevice({ username, identity }, true);
   }
 
-  newDevice(account: Pick<Person, 'username' | 'identity'>, manager = false): Person {
+  newDevice(account: Pick<Person, 'username' | 'identity'>, manager = false, deviceId = nodeCrypto.random(16)): Person {
     const { username, identity } = account;
     const device = generateSigningKey(nodeCrypto);
-    const deviceId = nodeCrypto.random(16);
     const nowSecs = Math.floor(this.clock.wallMs() / 1000);
     const certificate = signDeviceCertificate(nodeCrypto, identity.privateKey, {
       origin: ORIGIN,

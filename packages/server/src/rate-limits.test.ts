@@ -1,0 +1,60 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { networkOf, TokenBuckets } from './rate-limits.ts';
+
+class ManualClock {
+  ms = 0;
+  now(): number {
+    return this.ms;
+  }
+  setTimer(): unknown {
+    return undefined;
+  }
+  clearTimer(): void {}
+}
+
+test('a bucket gives its burst at once, then one per interval, and says how long to wait', () => {
+  const clock = new ManualClock();
+  const buckets = new TokenBuckets(clock, { burst: 3, perHour: 3_600 });
+  assert.deepEqual(
+    [1, 2, 3].map(() => buckets.take('a')),
+    [0, 0, 0],
+  );
+  assert.equal(Math.round(buckets.take('a')), 1_000);
+  assert.equal(buckets.take('b'), 0, 'others have their own');
+  clock.ms = 999;
+  assert.ok(buckets.take('a') > 0);
+  clock.ms = 1_001;
+  assert.equal(buckets.take('a'), 0);
+  clock.ms = 3_600_000;
+  assert.deepEqual(
+    [1, 2, 3].map(() => buckets.take('a')),
+    [0, 0, 0],
+  );
+  assert.ok(buckets.take('a') > 0, 'never more than the burst');
+});
+
+test('THREATS 27: the table of callers is bounded', () => {
+  const buckets = new TokenBuckets(new ManualClock(), { burst: 1, perHour: 1 });
+  for (let i = 0; i < 100_500; i++) buckets.take(String(i));
+  assert.equal(buckets.size, 100_000);
+  assert.ok(buckets.take('100499') > 0, 'the newest are remembered');
+});
+
+test('without limit nothing is remembered', () => {
+  const buckets = new TokenBuckets(new ManualClock(), { burst: 1, perHour: 0 });
+  for (let i = 0; i < 100; i++) assert.equal(buckets.take('a'), 0);
+  assert.equal(buckets.size, 0);
+});
+
+test('a network address is an IPv4 address or an IPv6 /64', () => {
+  const cases: [string, string][] = [
+    ['10.1.2.3:5001', '10.1.2.3'],
+    ['[2001:db8:1:2:3:4:5:6]:99', '2001:db8:1:2'],
+    ['[2001:db8::1]:99', '2001:db8:0:0'],
+    ['[::1]:99', '0:0:0:0'],
+    ['[::ffff:10.1.2.3]:99', '10.1.2.3'],
+    ['memory:client', 'memory:client'],
+  ];
+  for (const [peer, network] of cases) assert.equal(networkOf({ peer }), network);
+});
