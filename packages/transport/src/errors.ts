@@ -24,24 +24,17 @@ export function statusName(status: number): string {
   return NAMES[status] ?? `status ${status}`;
 }
 
-/** What accompanies a failed call. All of it may be shown to the user. */
-export interface ErrorDetail {
-  /** The cause, one line, no user data. */
-  readonly message: string;
-  /** What to do next, or empty. */
-  readonly hint: string;
-  /** When trying again makes sense, milliseconds; 0 when unknown. */
-  readonly retryAfterMs: number;
-}
-
 /**
  * A call that ended with a status other than ok. Thrown by a handler it becomes the answer as it is;
  * thrown by the client it is the answer received, or the client's own verdict (`local`).
  */
 export class RpcError extends Error {
   override readonly name = 'RpcError';
+  /** A `Status` number. */
   readonly status: number;
+  /** What to do next, or empty. Like `message`, written by the peer unless `local`. */
   readonly hint: string;
+  /** When trying again makes sense, milliseconds; 0 when unknown. */
   readonly retryAfterMs: number;
   /** True when this side decided (deadline, abort, too large to send), not the peer. */
   readonly local: boolean;

@@ -122,6 +122,7 @@ const COLLECT_AFTER_EVENTS = (32 * 1024 * 1024) / ENGINE_BUFFER_BYTES;
  */
 export class Turns {
   readonly #engine: NativeEngine;
+  readonly #now: () => number;
   readonly #queues = new Map<Party, { events: NativeEvent[]; bytes: number }>();
   #dirty: Flushable[] = [];
   #scheduled = false;
@@ -130,8 +131,10 @@ export class Turns {
   #unacknowledged = 0;
   #dataEvents = 0;
 
-  constructor(engine: NativeEngine) {
+  /** @param now monotonic milliseconds */
+  constructor(engine: NativeEngine, now: () => number = () => performance.now()) {
     this.#engine = engine;
+    this.#now = now;
   }
 
   /** To be flushed in the next turn. */
@@ -145,7 +148,7 @@ export class Turns {
     const data = event.data;
     if (data !== undefined) this.#dataEvents += 1;
     const queue = this.#queues.get(party);
-    if (queue === undefined && performance.now() < this.#youngUntil) {
+    if (queue === undefined && this.#now() < this.#youngUntil) {
       party.dispatch(event);
       return;
     }
@@ -188,7 +191,7 @@ export class Turns {
 
   #begin(): void {
     if (this.#youngUntil !== 0) return;
-    this.#youngUntil = performance.now() + BUDGET_MS;
+    this.#youngUntil = this.#now() + BUDGET_MS;
     this.#schedule();
   }
 
@@ -207,8 +210,8 @@ export class Turns {
       this.#dataEvents = 0;
       collectYoung();
     }
-    const until = performance.now() + BUDGET_MS;
-    while (this.#queues.size > 0 && performance.now() < until) this.#serveNext();
+    const until = this.#now() + BUDGET_MS;
+    while (this.#queues.size > 0 && this.#now() < until) this.#serveNext();
     this.#acknowledge();
     this.#youngUntil = 0;
     if (this.#queues.size > 0) this.#schedule();
