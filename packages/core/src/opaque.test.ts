@@ -146,3 +146,12 @@ describe('RFC 9807 appendix C, ristretto255', () => {
 
   test('there are such vectors', () => assert.equal(vectors.length, 3));
 });
+
+test('used before it is loaded, it says so', async () => {
+  // A second instance of the module, which nobody has awaited.
+  const fresh = (await import(new URL('opaque.ts?fresh', import.meta.url).href)) as typeof import('./opaque.ts');
+  assert.throws(() => fresh.opaqueLoginStart('x'), /opaqueReady/);
+  assert.throws(() => fresh.opaqueRegistrationResponse(setup, 'alice', new Uint8Array(32)), /opaqueReady/);
+  await fresh.opaqueReady;
+  assert.equal(fresh.opaqueLoginStart('x').ke1.length, 96);
+});

@@ -14,7 +14,6 @@
  * The password is stretched with Argon2id (64 MiB, 3 passes, 1 lane) on the client: about 180 ms per finish. The library
  * keeps passwords and states in JavaScript strings, which nobody can wipe.
  */
-import { client, ready, server } from '@serenity-kit/opaque';
 import { equal } from '@quicprochat/crypto';
 import { decodeBase64Url, encodeBase64Url } from './base64url.ts';
 import { Internal, Misuse } from './errors.ts';
@@ -28,8 +27,29 @@ export const OPAQUE_KE3_BYTES = 64;
 export const OPAQUE_SETUP_BYTES = 128;
 export const OPAQUE_PUBLIC_KEY_BYTES = 32;
 
-/** Resolves when the WebAssembly module is loaded. */
-export const opaqueReady: Promise<void> = ready;
+type Library = typeof import('@serenity-kit/opaque');
+let library: Library | undefined;
+let loading: Promise<void> | undefined;
+
+async function load(): Promise<void> {
+  const loaded = await import('@serenity-kit/opaque');
+  await loaded.ready;
+  library = loaded;
+}
+
+/**
+ * Awaiting it loads the WebAssembly module, once. Not before: most processes that import this package never see a
+ * password, and the module costs them 40 ms.
+ */
+export const opaqueReady: PromiseLike<void> = {
+  // oxlint-disable-next-line unicorn/no-thenable -- being awaited is what it is for
+  then: (fulfilled, rejected) => (loading ??= load()).then(fulfilled, rejected),
+};
+
+function opaque(): Library {
+  if (library === undefined) throw new Misuse('OPAQUE is used before opaqueReady was awaited');
+  return library;
+}
 
 const KEY_STRETCHING = { 'argon2id-custom': { iterations: 3, memory: 65_536, parallelism: 1 } };
 
@@ -67,7 +87,7 @@ export function opaqueRegisterStart(password: string): {
   readonly request: Uint8Array;
 } {
   const canonical = canonicalPassword(password);
-  const started = client.startRegistration({ password: canonical });
+  const started = opaque().client.startRegistration({ password: canonical });
   return {
     state: { password: canonical, state: started.clientRegistrationState },
     request: bytesOf(started.registrationRequest),
@@ -100,8 +120,8 @@ export function opaqueRegisterFinish(
   if (pinnedServerKey !== undefined && !equal(claimedKey, pinnedServerKey)) {
     return { kind: 'server-key-changed', serverPublicKey: claimedKey };
   }
-  const finished = attempt(() =>
-    client.finishRegistration({
+  const finished = attempt((opaque) =>
+    opaque.client.finishRegistration({
       password: started.password,
       clientRegistrationState: started.state,
       registrationResponse: encodeBase64Url(response),
@@ -120,7 +140,7 @@ export function opaqueRegisterFinish(
 
 export function opaqueLoginStart(password: string): { readonly state: OpaqueClientState; readonly ke1: Uint8Array } {
   const canonical = canonicalPassword(password);
-  const started = client.startLogin({ password: canonical });
+  const started = opaque().client.startLogin({ password: canonical });
   return { state: { password: canonical, state: started.clientLoginState }, ke1: bytesOf(started.startLoginRequest) };
 }
 
@@ -146,8 +166,8 @@ export function opaqueLoginFinish(
   pinnedServerKey?: Uint8Array,
 ): OpaqueLoginOutcome {
   if (ke2.length !== OPAQUE_KE2_BYTES) return { kind: 'bad-response' };
-  const finished = attempt(() => ({
-    result: client.finishLogin({
+  const finished = attempt((opaque) => ({
+    result: opaque.client.finishLogin({
       password: started.password,
       clientLoginState: started.state,
       loginResponse: encodeBase64Url(ke2),
@@ -172,13 +192,13 @@ export function opaqueLoginFinish(
 
 /** The server's long-term OPAQUE secret: OPRF seed 64 ‖ private key 32 ‖ key for made-up records 32. */
 export function opaqueCreateSetup(): Uint8Array {
-  return bytesOf(server.createSetup());
+  return bytesOf(opaque().server.createSetup());
 }
 
 /** The public key of a setup, 32 bytes; undefined when the setup is damaged. */
 export function opaqueServerPublicKey(setup: Uint8Array): Uint8Array | undefined {
   if (setup.length !== OPAQUE_SETUP_BYTES) return undefined;
-  const key = attempt(() => server.getPublicKey(encodeBase64Url(setup)));
+  const key = attempt((opaque) => opaque.server.getPublicKey(encodeBase64Url(setup)));
   return key === undefined ? undefined : bytesOf(key);
 }
 
@@ -189,8 +209,8 @@ export function opaqueRegistrationResponse(
   request: Uint8Array,
 ): Uint8Array | undefined {
   if (request.length !== OPAQUE_REGISTRATION_REQUEST_BYTES) return undefined;
-  const answered = attempt(() =>
-    server.createRegistrationResponse({
+  const answered = attempt((opaque) =>
+    opaque.server.createRegistrationResponse({
       serverSetup: encodeBase64Url(setup),
       userIdentifier: username,
       registrationRequest: encodeBase64Url(request),
@@ -224,8 +244,8 @@ export function opaqueServerLoginStart(
 ): OpaqueServerLoginStart {
   if (setup.length !== OPAQUE_SETUP_BYTES) throw new Misuse('an OPAQUE server setup has another length');
   if (ke1.length !== OPAQUE_KE1_BYTES) return { kind: 'malformed' };
-  const started = attempt(() =>
-    server.startLogin({
+  const started = attempt((opaque) =>
+    opaque.server.startLogin({
       serverSetup: encodeBase64Url(setup),
       userIdentifier: parties.username,
       registrationRecord: record === undefined ? undefined : encodeBase64Url(record),
@@ -248,8 +268,8 @@ export function opaqueServerLoginFinish(
   ke3: Uint8Array,
 ): OpaqueServerLoginFinish {
   if (ke3.length !== OPAQUE_KE3_BYTES) return { kind: 'refused' };
-  const finished = attempt(() =>
-    server.finishLogin({
+  const finished = attempt((opaque) =>
+    opaque.server.finishLogin({
       serverLoginState: state,
       finishLoginRequest: encodeBase64Url(ke3),
       identifiers: identifiers(parties),
@@ -259,9 +279,10 @@ export function opaqueServerLoginFinish(
 }
 
 // The library throws for every malformed message; which field it was helps nobody but an attacker.
-function attempt<T>(call: () => T): T | undefined {
+function attempt<T>(call: (opaque: Library) => T): T | undefined {
+  const loaded = opaque();
   try {
-    return call();
+    return call(loaded);
   } catch {
     return undefined;
   }
