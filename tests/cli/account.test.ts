@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { cpSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { before, test } from 'node:test';
-import { QPC_MAIN, TerminalScreen, World, type Person } from './world.ts';
+import { QPC_MAIN, World, type Person } from './world.ts';
 
 const world = new World();
 let alice: Person;
@@ -200,7 +200,7 @@ test('a profile folder that cannot be written is told as such', async () => {
 });
 
 test('registering by hand asks for the password twice and shows none of it', async () => {
-  const screen = new TerminalScreen(world.person('erin'), [...world.connection, 'register-user', 'erin']);
+  const screen = world.terminal(world.person('erin'), [...world.connection, 'register-user', 'erin']);
   await screen.shows('New password for erin: ');
   screen.type('a good long password\r');
   await screen.shows('The same again: ');

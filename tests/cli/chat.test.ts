@@ -5,7 +5,7 @@ import { execFileSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { before, test } from 'node:test';
-import { hears, QPC_MAIN, TerminalScreen, texts, World, type Person } from './world.ts';
+import { hears, QPC_MAIN, texts, World, type Person } from './world.ts';
 
 const world = new World(['--limits-inbox-envelopes', '20']);
 let alice: Person;
@@ -95,6 +95,7 @@ test('whoever leaves is gone for the others, once an administrator is there', as
 });
 
 test('in a chat: lines are sent, /commands run, // is a slash, a bad line does not end it', async () => {
+  await bob.reads();
   const [atAlice, atBob] = await Promise.all([alice.chat('team'), bob.chat('team')]);
   atAlice.type('one');
   atAlice.type('/nonsense');
@@ -194,7 +195,7 @@ test('colour on a terminal, none with --no-color, NO_COLOR or in a pipe', async 
 
 test('a person chats on a terminal: sees what comes, types, ends with Ctrl+D', async () => {
   await carol.reads();
-  const screen = new TerminalScreen(carol, ['recv', '--follow', 'team']);
+  const screen = world.terminal(carol, ['recv', '--follow', 'team']);
   await screen.shows('(connected)');
   await alice.result(['send', 'team', 'are you there, Carol?']);
   await screen.shows('alice\u001b[0m: are you there, Carol?');
@@ -227,7 +228,7 @@ async function onTerminal(
   words: readonly string[],
   env: NodeJS.ProcessEnv = {},
 ): Promise<{ screen: string; code: number }> {
-  const screen = new TerminalScreen(person, words, env);
+  const screen = world.terminal(person, words, env);
   const code = await screen.ended;
   return { screen: screen.text, code };
 }

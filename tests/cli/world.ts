@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { after } from 'node:test';
+import { after, afterEach } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { spawn as spawnPty, type IPty } from '@lydell/node-pty';
 import { JsonProgram, type JsonEvent } from '../../apps/qpc/src/demo/processes.ts';
@@ -23,6 +23,7 @@ export class World {
   port = 0;
   caCert = '';
   readonly #programs: JsonProgram[] = [];
+  readonly #screens: TerminalScreen[] = [];
   readonly #serverFlags: readonly string[];
   #server: JsonProgram | undefined;
 
@@ -38,6 +39,7 @@ export class World {
       HOME: this.folder,
       NODE_COMPILE_CACHE: path.join(tmpdir(), `qpc-test-cache-${process.getuid?.() ?? 0}`),
     };
+    afterEach(() => this.#endClients());
     after(() => this.#close());
   }
 
@@ -81,6 +83,13 @@ export class World {
     return new Person(this, name);
   }
 
+  /** `qpc` on a terminal of its own. */
+  terminal(person: Person, words: readonly string[], env: NodeJS.ProcessEnv = {}): TerminalScreen {
+    const screen = new TerminalScreen([QPC_MAIN, '--state', person.profile, ...words], { ...this.env, ...env });
+    this.#screens.push(screen);
+    return screen;
+  }
+
   /** People with accounts. */
   async people<const Names extends readonly string[]>(...names: Names): Promise<{ [I in keyof Names]: Person }> {
     const people = names.map((name) => this.person(name));
@@ -88,10 +97,17 @@ export class World {
     return people as { [I in keyof Names]: Person };
   }
 
-  async #close(): Promise<void> {
-    const running = this.#programs.filter((program) => program.running);
+  /** A test that failed must not hold the profiles of those after it. */
+  async #endClients(): Promise<void> {
+    const running = this.#programs.filter((program) => program.running && program !== this.#server);
     for (const program of running) program.kill('SIGKILL');
-    await Promise.all(running.map((program) => program.exited));
+    for (const screen of this.#screens) screen.kill();
+    await Promise.all([...running.map((program) => program.exited), ...this.#screens.map((screen) => screen.ended)]);
+  }
+
+  async #close(): Promise<void> {
+    await this.#endClients();
+    await this.killServer();
     rmSync(this.folder, { recursive: true, force: true });
   }
 }
@@ -107,10 +123,6 @@ export class Person {
     this.name = name;
     this.password = `the password of ${name}`;
     this.profile = path.join(world.folder, `profile-${name}`);
-  }
-
-  get env(): NodeJS.ProcessEnv {
-    return this.#world.env;
   }
 
   /** Starts a command with --json on this profile. */
@@ -183,18 +195,18 @@ export async function hears(chat: JsonProgram, count: number): Promise<string[]>
 }
 
 /** `qpc` on a real pseudo-terminal: what a person sees. */
-export class TerminalScreen {
+class TerminalScreen {
   text = '';
   readonly ended: Promise<number>;
   readonly #pty: IPty;
   #over = false;
   #wake = Promise.withResolvers<void>();
 
-  constructor(person: Person, words: readonly string[], env: NodeJS.ProcessEnv = {}) {
-    this.#pty = spawnPty(process.execPath, [QPC_MAIN, '--state', person.profile, ...words], {
+  constructor(command: readonly string[], env: NodeJS.ProcessEnv) {
+    this.#pty = spawnPty(process.execPath, [...command], {
       cols: 200,
       rows: 50,
-      env: { ...person.env, TERM: 'xterm-256color', ...env },
+      env: { ...env, TERM: 'xterm-256color' },
     });
     const ended = Promise.withResolvers<number>();
     this.ended = ended.promise;
@@ -211,6 +223,10 @@ export class TerminalScreen {
 
   type(keys: string): void {
     this.#pty.write(keys);
+  }
+
+  kill(): void {
+    if (!this.#over) this.#pty.kill('SIGKILL');
   }
 
   async shows(wanted: string): Promise<void> {

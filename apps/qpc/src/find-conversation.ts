@@ -1,6 +1,8 @@
 /** From what a person types to a conversation: `#1a2b…` is an id or its beginning, `@bob` a person, else a name. */
 import type { Client, Conversation } from '@quicprochat/client/node';
 import { usageError } from './errors.ts';
+import { toCliError } from './sdk-errors.ts';
+import type { Session } from './session.ts';
 import { isPlain } from './terminal-text.ts';
 
 /** @throws CliError usage for an id that is not hexadecimal; ClientError when nothing or too much fits */
@@ -14,6 +16,22 @@ export async function findConversation(client: Client, reference: string): Promi
     throw usageError(`"${reference}" is not an id`, 'write # and 4 to 32 hexadecimal digits', 'invalid-hex');
   }
   return client.findConversation(id.toLowerCase());
+}
+
+/** The same, but one that is not known yet may have come as an invitation that waits at the server. */
+export async function findOrFetchConversation(
+  session: Session,
+  client: Client,
+  reference: string,
+): Promise<Conversation> {
+  try {
+    return await findConversation(client, reference);
+  } catch (error) {
+    if (toCliError(error).code !== 'unknown-conversation') throw error;
+  }
+  await session.connected();
+  await client.sync();
+  return findConversation(client, reference);
 }
 
 /** @throws CliError usage for a name that could not be shown as it is */

@@ -10,7 +10,7 @@ import type { Client, ClientEvent, Conversation } from '@quicprochat/client/node
 import type { CommandContext } from './command.ts';
 import { COMMANDS } from './command-table.ts';
 import { sendQueued, showUnseen } from './commands/messages.ts';
-import { findConversation } from './find-conversation.ts';
+import { findOrFetchConversation } from './find-conversation.ts';
 import { chatHelp } from './help.ts';
 import type { JsonFields } from './output.ts';
 import { parseChatLine } from './parse.ts';
@@ -21,7 +21,7 @@ import { conversationFields, printEvent } from './show.ts';
 export async function follow(context: CommandContext, reference: string | undefined): Promise<JsonFields> {
   const { out, session, signal } = context;
   const client = await session.account();
-  const conversation = reference === undefined ? undefined : await findConversation(client, reference);
+  const conversation = reference === undefined ? undefined : await findOrFetchConversation(session, client, reference);
   const screen = new Screen(context, client, conversation);
   const stop = client.on((event) => screen.push(event));
   try {

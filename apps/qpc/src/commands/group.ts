@@ -2,7 +2,8 @@
 import type { Client, Conversation } from '@quicprochat/client/node';
 import type { Command } from '../command.ts';
 import { usageError } from '../errors.ts';
-import { checkGroupName, findConversation } from '../find-conversation.ts';
+import { checkGroupName, findConversation, findOrFetchConversation } from '../find-conversation.ts';
+import type { Session } from '../session.ts';
 import { conversationFields, conversationLine, memberLine } from '../show.ts';
 import { checkUsername } from './account.ts';
 
@@ -80,7 +81,7 @@ export const groupInvite: Command = {
     const users = input.words('USER');
     for (const user of users) checkUsername(user);
     const client = await session.online();
-    const group = await findGroup(client, input.word('GROUP'));
+    const group = await findGroup(session, client, input.word('GROUP'));
     const invited = await inviteAll(client, group, users);
     if (invited.added.length > 0) out.say(`Invited ${invited.added.join(', ')} to ${group.name}.`);
     for (const failure of invited.failed) out.warn(`${failure.username} was not invited: ${failure.reason}`);
@@ -98,7 +99,7 @@ export const groupRemove: Command = {
     const user = input.word('USER');
     checkUsername(user);
     const client = await session.online();
-    const group = await findGroup(client, input.word('GROUP'));
+    const group = await findGroup(session, client, input.word('GROUP'));
     await client.removeMember(group.id, user);
     out.say(`Removed ${user} from ${group.name}.`);
     return { conversation: conversationFields(await client.findConversation(group.id)), removed: user };
@@ -117,7 +118,7 @@ export const groupAdmin: Command = {
     const admin = !input.has('revoke');
     checkUsername(user);
     const client = await session.online();
-    const group = await findGroup(client, input.word('GROUP'));
+    const group = await findGroup(session, client, input.word('GROUP'));
     await client.setAdmin(group.id, user, admin);
     out.say(`${user} is ${admin ? 'now' : 'no longer'} an administrator of ${group.name}.`);
     return { conversation: conversationFields(await client.findConversation(group.id)), username: user, admin };
@@ -133,7 +134,7 @@ export const groupRename: Command = {
   run: async ({ out, session }, input) => {
     checkGroupName(input.word('NAME'));
     const client = await session.online();
-    const group = await findGroup(client, input.word('GROUP'));
+    const group = await findGroup(session, client, input.word('GROUP'));
     await client.renameGroup(group.id, input.word('NAME'));
     await client.flush({ conversationId: group.id });
     out.say(`${group.name} is now called ${input.word('NAME')}.`);
@@ -151,7 +152,7 @@ export const groupLeave: Command = {
   inChat: true,
   run: async ({ out, session }, input) => {
     const client = await session.online();
-    const group = await findGroup(client, input.word('GROUP'));
+    const group = await findGroup(session, client, input.word('GROUP'));
     const outcome = await client.leave(group.id);
     out.say(
       outcome === 'left'
@@ -172,8 +173,8 @@ async function inviteAll(client: Client, group: Conversation, users: readonly st
   return { added, failed };
 }
 
-async function findGroup(client: Client, reference: string): Promise<Conversation> {
-  const conversation = await findConversation(client, reference);
+async function findGroup(session: Session, client: Client, reference: string): Promise<Conversation> {
+  const conversation = await findOrFetchConversation(session, client, reference);
   if (conversation.kind === 'group') return conversation;
   throw usageError(`${conversation.name} is not a group`, 'see "qpc group list" for your groups', 'not-a-group');
 }

@@ -3,7 +3,7 @@ import type { Client, Conversation, Message } from '@quicprochat/client/node';
 import { untilAborted } from '../abort.ts';
 import type { Command, CommandContext, CommandInput } from '../command.ts';
 import { CliError, ExitCode, usageError } from '../errors.ts';
-import { findConversation } from '../find-conversation.ts';
+import { findConversation, findOrFetchConversation } from '../find-conversation.ts';
 import type { JsonFields } from '../output.ts';
 import { toCliError } from '../sdk-errors.ts';
 import type { Session } from '../session.ts';
@@ -61,7 +61,7 @@ export const send: Command = {
   inChat: true,
   run: async (context, input) => {
     const client = await context.session.account();
-    const conversation = await findConversation(client, input.word('CONVERSATION'));
+    const conversation = await findOrFetchConversation(context.session, client, input.word('CONVERSATION'));
     const words = input.words('TEXT');
     const text = words.length > 0 ? words.join(' ') : await context.lines.rest(TEXT_BYTES_MAX + 1, context.signal);
     return sendText(context, client, conversation, words.length > 0 ? text : text.replace(/\r?\n$/u, ''));
@@ -205,7 +205,7 @@ async function receive({ out, session, signal }: CommandContext, input: CommandI
   if (input.has('count') && !input.has('wait')) throw usageError('--count needs --wait', 'add --wait');
   const client = await session.account();
   const reference = input.optionalWord('CONVERSATION');
-  const only = reference === undefined ? undefined : await findConversation(client, reference);
+  const only = reference === undefined ? undefined : await findOrFetchConversation(session, client, reference);
   let arrived = Promise.withResolvers<void>();
   const names = new Map<string, string>();
   const stop = client.on((event) => {
