@@ -2,8 +2,9 @@
  * Encoding and decoding of every structure on the wire, in the order of RFC 9420. Each has `read…`, on a Reader, and
  * `write…`, on a Writer; nothing here checks more than form.
  */
+import { equal } from '@quicprochat/crypto';
 import type { HpkeCiphertext } from './cipher-suites.ts';
-import { encode, type Reader, Writer } from './codec.ts';
+import { decode, encode, type Reader, Writer } from './codec.ts';
 import { demand, violated } from './errors.ts';
 import {
   type Capabilities,
@@ -45,14 +46,26 @@ function writeCredential(writer: Writer, credential: Credential): void {
 const readU16 = (reader: Reader): number => reader.u16();
 const writeU16 = (writer: Writer, value: number): unknown => writer.u16(value);
 
+let lastCapabilities: { readonly bytes: Uint8Array; readonly value: Capabilities } | undefined;
+
+/** The members of a group mostly have the same capabilities: equal ones read one after the other share one object. */
 function readCapabilities(reader: Reader): Capabilities {
-  return {
-    versions: reader.vector(readU16),
-    cipherSuites: reader.vector(readU16),
-    extensions: reader.vector(readU16),
-    proposals: reader.vector(readU16),
-    credentials: reader.vector(readU16),
-  };
+  const start = reader.position;
+  for (let list = 0; list < 5; list++) reader.opaqueView();
+  const bytes = reader.since(start);
+  if (lastCapabilities !== undefined && equal(lastCapabilities.bytes, bytes)) return lastCapabilities.value;
+  const value = decode(
+    (r) => ({
+      versions: r.vector(readU16),
+      cipherSuites: r.vector(readU16),
+      extensions: r.vector(readU16),
+      proposals: r.vector(readU16),
+      credentials: r.vector(readU16),
+    }),
+    bytes,
+  );
+  lastCapabilities = { bytes: bytes.slice(), value };
+  return value;
 }
 
 function writeCapabilities(writer: Writer, capabilities: Capabilities): void {
