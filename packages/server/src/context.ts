@@ -57,13 +57,13 @@ export interface DeviceSession {
 }
 
 /** The password was right, the device is not registered: may fetch recovery and nothing else. */
-export interface RecoverySession {
+interface RecoverySession {
   readonly kind: 'recovery';
   readonly username: string;
 }
 
 /** An OPAQUE login between its two calls. */
-export interface PendingLogin {
+interface PendingLogin {
   readonly username: string;
   /** Undefined for an unknown name, which is played through all the same. */
   readonly identityKey: Uint8Array | undefined;

@@ -85,7 +85,7 @@ export const DEFAULT_RATES: RateSettings = {
   resolves: { burst: 200, perHour: 3_600 },
   commits: { burst: 30, perHour: 1_800 },
   keyPackagesOfOne: { burst: 10, perHour: 10 },
-  keyPackages: { burst: 500, perHour: 83 },
+  keyPackages: { burst: 1_000, perHour: 42 },
   sealedPerChannel: { burst: 600, perHour: 36_000 },
   sealedPerAddress: { burst: 1_200, perHour: 72_000 },
 };

@@ -60,7 +60,7 @@ export class TestClock implements ServerClock {
 }
 
 /** No limit on anything: for tests that are about something else. */
-export const NO_RATES: RateSettings = Object.fromEntries(
+const NO_RATES: RateSettings = Object.fromEntries(
   (Object.keys(DEFAULT_RATES) as RateName[]).map((name) => [name, { burst: 1, perHour: 0 }]),
 ) as Record<RateName, { burst: number; perHour: number }>;
 
