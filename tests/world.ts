@@ -13,7 +13,7 @@ import { createInterface } from 'node:readline';
 import { nodeCrypto } from '@quicprochat/crypto/node';
 import type { Client, ClientEvent, Conversation, Message } from '@quicprochat/client/node';
 import { resolveConfig, type RunningServer, startServer } from '@quicprochat/server';
-import { systemClock } from '@quicprochat/transport';
+import { type Connection, systemClock } from '@quicprochat/transport';
 import { connectQuic } from '@quicprochat/transport/quic';
 import { createClient } from '../packages/client/src/open-client.ts';
 import type { Dialer } from '../packages/client/src/server-connection.ts';
@@ -195,6 +195,7 @@ export class Person {
   readonly #suite: number;
   #client: Client | undefined;
   #store: Store | undefined;
+  #connection: Connection | undefined;
 
   constructor(world: World, name: string, { suite = 0x0001, wrapStore, wrapDialer }: PersonOptions) {
     this.world = world;
@@ -226,7 +227,11 @@ export class Person {
     this.#store = store;
     const { world } = this;
     this.events = [];
-    const dialer = world.dialer();
+    const real = world.dialer();
+    const dialer: Dialer = {
+      server: real.server,
+      dial: async (options) => (this.#connection = await real.dial(options)),
+    };
     this.#client = createClient(
       {
         crypto: nodeCrypto,
@@ -257,14 +262,16 @@ export class Person {
     this.#store = undefined;
   }
 
-  /** Ends the client as a crash would: nothing is flushed, nothing is said to the server. */
+  /** Ends the client as a crash would: the network is gone first, so nothing more is said to the server. */
   async crash(): Promise<void> {
-    // Closing the database first makes every later step of the engine fail, as if the process were gone.
-    this.#store?.close();
-    this.#store = undefined;
-    const client = this.#client;
-    this.#client = undefined;
-    await client?.close().catch(() => {});
+    this.cut();
+    await this.close();
+  }
+
+  /** Drops the connection as a failing network would. */
+  cut(): void {
+    this.#connection?.close(0, 'cut');
+    this.#connection = undefined;
   }
 
   async restart(): Promise<void> {

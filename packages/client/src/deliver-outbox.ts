@@ -49,36 +49,35 @@ export class OutboxDelivery {
   async #deliverAll(channelId: Uint8Array, key: string): Promise<void> {
     let waitMs = 0;
     let failures = 0;
+    let answered: ((change: Change) => void) | undefined;
     try {
-      while (!this.#engine.closed && this.#engine.server.state === 'online') {
-        const ready = this.#prepare(channelId);
+      for (;;) {
+        const ready = this.#next(channelId, answered);
+        answered = undefined;
         if (ready === undefined) break;
-        const error = await this.#deliver(ready.entry, ready.protection).then(
-          () => undefined,
-          (thrown: unknown) => toClientError(thrown),
-        );
-        if (error === undefined) {
+        try {
+          answered = await this.#send(ready.entry, ready.protection);
           failures = 0;
-          continue;
+        } catch (error) {
+          failures += 1;
+          waitMs = this.#afterFailure(ready.entry, toClientError(error), failures);
+          if (waitMs > 0) break;
         }
-        failures += 1;
-        waitMs = this.#afterFailure(ready.entry, error, failures);
-        if (waitMs > 0) break;
+        if (this.#engine.closed) return;
       }
     } catch (error) {
+      if (this.#engine.closed) return;
       this.#engine.ports.log.warn('the outbox could not be read or written', { reason: toClientError(error).code });
       waitMs = RETRY_MAX_MS;
     }
-    if (waitMs > 0 && !this.#engine.closed) {
-      this.#engine.ports.clock.setTimer(() => {
+    if (waitMs > 0) {
+      this.#engine.later(() => {
         this.#busy.delete(key);
         this.kick();
       }, waitMs);
       return;
     }
     this.#busy.delete(key);
-    // Something may have been queued between the last look and now.
-    if (!this.#engine.closed && this.#engine.server.state === 'online' && this.#sendable(channelId)) this.kick();
   }
 
   #sendable(channelId: Uint8Array): boolean {
@@ -90,15 +89,30 @@ export class OutboxDelivery {
     return conversation !== undefined && conversation.paused === undefined && canProtect(conversation);
   }
 
-  /** The next entry with the bytes to send, its attempt counted; undefined when nothing can be sent now. */
-  #prepare(channelId: Uint8Array): { readonly entry: OutboxEntry; readonly protection: Protection } | undefined {
-    if (!this.#sendable(channelId)) return undefined;
-    const entry = this.#engine.store.outbox.first(channelId);
-    if (entry === undefined) return undefined;
-    const fresh = this.#isFresh(entry);
-    if (fresh && entry.attempts > 0 && entry.protection !== undefined) return { entry, protection: entry.protection };
-    return this.#engine.change((change) => {
-      const protection = fresh && entry.protection !== undefined ? entry.protection : protectAgain(change, entry);
+  /**
+   * What the last answer brought and the next entry's attempt, in one transaction. Returns the entry with the bytes to
+   * send; undefined when nothing can be sent now.
+   */
+  #next(
+    channelId: Uint8Array,
+    answered: ((change: Change) => void) | undefined,
+  ): { readonly entry: OutboxEntry; readonly protection: Protection } | undefined {
+    const engine = this.#engine;
+    if (answered === undefined) {
+      if (engine.closed || engine.server.state !== 'online' || !this.#sendable(channelId)) return undefined;
+      const entry = engine.store.outbox.first(channelId);
+      // Counted when it was queued.
+      if (entry?.protection !== undefined && entry.attempts > 0 && this.#isFresh(entry)) {
+        return { entry, protection: entry.protection };
+      }
+    }
+    return engine.change((change) => {
+      answered?.(change);
+      if (engine.server.state !== 'online' || !this.#sendable(channelId)) return undefined;
+      const entry = change.store.outbox.first(channelId);
+      if (entry === undefined) return undefined;
+      const protection =
+        entry.protection !== undefined && this.#isFresh(entry) ? entry.protection : protectAgain(change, entry);
       change.store.outbox.countAttempt(entry.id);
       return { entry: { ...entry, protection, attempts: entry.attempts + 1 }, protection };
     });
@@ -117,54 +131,24 @@ export class OutboxDelivery {
     return entry.attempts > 0 && conversations.envelopeKey(entry.channelId, protection.position) !== undefined;
   }
 
-  async #deliver(entry: OutboxEntry, { messageId, envelope }: Protection): Promise<void> {
+  /** Sends one entry. Returns what to store when the server has it. */
+  async #send(entry: OutboxEntry, { messageId, envelope }: Protection): Promise<(change: Change) => void> {
     const { server } = this.#engine;
-    if (entry.recipient !== undefined) {
-      const answer = await server.call(methods.delivery.enqueue, {
-        recipientKey: entry.recipient.identityKey,
-        deviceId: entry.recipient.deviceId,
-        channelId: entry.channelId,
+    const { channelId, recipient } = entry;
+    if (recipient !== undefined) {
+      const { results, deliveryProof } = await server.call(methods.delivery.enqueue, {
+        recipientKey: recipient.identityKey,
+        deviceId: recipient.deviceId,
+        channelId,
         messageId,
         payload: envelope,
       });
-      this.#delivered(entry, messageId, envelope, answer.results, answer.deliveryProof, undefined);
-      return;
+      return (change) => delivered(change, entry, messageId, envelope, results, deliveryProof, undefined);
     }
-    const answer = await server.call(methods.delivery.batchEnqueue, {
-      channelId: entry.channelId,
-      messageId,
-      payload: envelope,
-    });
+    const answer = await server.call(methods.delivery.batchEnqueue, { channelId, messageId, payload: envelope });
     const acceptedAtMs = answer.receipt === undefined ? undefined : Number(answer.receipt.acceptedAtMs);
-    this.#delivered(entry, messageId, envelope, answer.results, answer.deliveryProof, acceptedAtMs);
-  }
-
-  #delivered(
-    entry: OutboxEntry,
-    messageId: Uint8Array,
-    payload: Uint8Array,
-    results: readonly RecipientResult[],
-    proof: Uint8Array,
-    acceptedAtMs: number | undefined,
-  ): void {
-    const engine = this.#engine;
-    const undelivered = undeliveredOf(results);
-    engine.change((change) => {
-      change.store.outbox.remove(entry.id);
-      const receipt = checkReceipt(change, entry.channelId, messageId, payload, results, proof);
-      const { localId } = entry;
-      if (localId !== undefined) {
-        change.store.messages.setState(localId, {
-          state: 'sent',
-          messageId,
-          acceptedAtMs: acceptedAtMs ?? engine.nowMs(),
-          ...(receipt === undefined ? {} : { receipt }),
-          ...(undelivered.length === 0 ? {} : { undelivered: JSON.stringify(undelivered) }),
-        });
-        change.emit(() => ({ type: 'message-state', message: storedMessageView(engine, localId) }));
-      }
-      for (const { identityKey, reason } of undelivered) warnUndelivered(change, entry, identityKey, reason);
-    });
+    return (change) =>
+      delivered(change, entry, messageId, envelope, answer.results, answer.deliveryProof, acceptedAtMs);
   }
 
   /** What to do about a failed attempt: milliseconds to wait before the next, 0 to go on at once. */
@@ -198,6 +182,34 @@ export class OutboxDelivery {
   #fail(entry: OutboxEntry, error: ClientError): void {
     this.#engine.change((change) => failEntry(change, entry, error.message));
   }
+}
+
+/** The server has it on disk. */
+function delivered(
+  change: Change,
+  entry: OutboxEntry,
+  messageId: Uint8Array,
+  payload: Uint8Array,
+  results: readonly RecipientResult[],
+  proof: Uint8Array,
+  acceptedAtMs: number | undefined,
+): void {
+  const { engine, store } = change;
+  store.outbox.remove(entry.id);
+  const receipt = checkReceipt(change, entry.channelId, messageId, payload, results, proof);
+  const undelivered = undeliveredOf(results);
+  const { localId } = entry;
+  if (localId !== undefined) {
+    store.messages.setState(localId, {
+      state: 'sent',
+      messageId,
+      acceptedAtMs: acceptedAtMs ?? engine.nowMs(),
+      ...(receipt === undefined ? {} : { receipt }),
+      ...(undelivered.length === 0 ? {} : { undelivered: JSON.stringify(undelivered) }),
+    });
+    change.emit(() => ({ type: 'message-state', message: storedMessageView(engine, localId) }));
+  }
+  for (const { identityKey, reason } of undelivered) warnUndelivered(change, entry, identityKey, reason);
 }
 
 /** Takes an entry off the queue; its message, if it is one, is shown as failed. */

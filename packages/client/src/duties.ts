@@ -40,7 +40,7 @@ type Duty =
   | { readonly kind: 'update' };
 
 interface Planned {
-  readonly timer: unknown;
+  readonly callOff: () => void;
   readonly dueAtMs: number;
 }
 
@@ -77,17 +77,16 @@ export class Duties {
   }
 
   stop(): void {
-    for (const { timer } of this.#planned.values()) this.#engine.ports.clock.clearTimer(timer);
+    for (const { callOff } of this.#planned.values()) callOff();
     this.#planned.clear();
   }
 
   #plan(key: string, channelId: Uint8Array, delayMs: number): void {
-    const { clock } = this.#engine.ports;
-    const timer = clock.setTimer(() => {
+    const callOff = this.#engine.later(() => {
       this.#planned.delete(key);
       void this.#perform(key, channelId);
     }, delayMs);
-    this.#planned.set(key, { timer, dueAtMs: clock.now() + delayMs });
+    this.#planned.set(key, { callOff, dueAtMs: this.#engine.ports.clock.now() + delayMs });
   }
 
   async #perform(key: string, channelId: Uint8Array): Promise<void> {

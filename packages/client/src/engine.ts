@@ -78,7 +78,10 @@ export class Engine {
   pin: ServerPin | undefined;
   /** Newest inbox position the server told us of on this connection; undefined before Subscribe. */
   inboxHead: bigint | undefined;
+  /** Inbox rows up to here needed nothing stored; the cursor on disk follows with the next row that does. */
+  inboxPassed = 0n;
   readonly #groups: Map<string, GroupState> = new Map();
+  readonly #timers: Set<unknown> = new Set();
   #hooks: { readonly origin: string; readonly hooks: MlsHooks } | undefined;
   #account: StoredAccount | undefined;
   #changing = false;
@@ -102,10 +105,31 @@ export class Engine {
     return Math.floor(this.ports.now() / 1000);
   }
 
+  /** Runs `action` after a while, unless the engine is closed before. Returns how to call it off. */
+  later(action: () => void, ms: number): () => void {
+    if (this.closed) return () => {};
+    const { clock } = this.ports;
+    const timer = clock.setTimer(() => {
+      this.#timers.delete(timer);
+      action();
+    }, ms);
+    this.#timers.add(timer);
+    return () => {
+      this.#timers.delete(timer);
+      clock.clearTimer(timer);
+    };
+  }
+
   /** Uniform in [0, 1). */
   uniform(): number {
     const bytes = this.ports.random(4);
     return (((bytes[0]! << 24) | (bytes[1]! << 16) | (bytes[2]! << 8) | bytes[3]!) >>> 0) / 2 ** 32;
+  }
+
+  /** Everything up to here in the inbox has been dealt with. */
+  get inboxCursor(): bigint {
+    const stored = this.store.inbox.cursor();
+    return stored > this.inboxPassed ? stored : this.inboxPassed;
   }
 
   /** The account, registered or in the middle of it. */
@@ -178,7 +202,11 @@ export class Engine {
     const context = this.#account === undefined ? undefined : this.mls();
     if (context !== undefined) for (const state of this.#groups.values()) wipeGroup(context, state);
     this.#groups.clear();
-    this.conditions.end(new ClientError('local-state', 'closed', 'this profile is closed'));
+    for (const timer of this.#timers) this.ports.clock.clearTimer(timer);
+    this.#timers.clear();
+    const error = new ClientError('local-state', 'closed', 'this profile is closed');
+    for (const settle of this.settlements.values()) settle({ kind: 'refused', error });
+    this.conditions.end(error);
     this.events.end();
     this.store.close();
   }

@@ -20,8 +20,10 @@ const ACK_DELAY_MS = 20;
 
 export class Inbox {
   readonly #engine: Engine;
-  #ackTimer: unknown;
+  #callOffAck: (() => void) | undefined;
   #acking = false;
+  /** What this process has acknowledged. Another one acknowledges once more, which is harmless. */
+  #acked = 0n;
 
   constructor(engine: Engine) {
     this.#engine = engine;
@@ -75,37 +77,37 @@ export class Inbox {
   }
 
   ackSoon(): void {
-    if (this.#ackTimer !== undefined || this.#engine.closed) return;
-    this.#ackTimer = this.#engine.ports.clock.setTimer(() => {
-      this.#ackTimer = undefined;
+    if (this.#callOffAck !== undefined || this.#engine.closed) return;
+    this.#callOffAck = this.#engine.later(() => {
+      this.#callOffAck = undefined;
       void this.#ack();
     }, ACK_DELAY_MS);
   }
 
   /** Acknowledges what is stored, now. */
   async flushAcks(): Promise<void> {
-    if (this.#ackTimer !== undefined) this.#engine.ports.clock.clearTimer(this.#ackTimer);
-    this.#ackTimer = undefined;
+    this.#callOffAck?.();
+    this.#callOffAck = undefined;
     await this.#ack();
   }
 
   async #ack(): Promise<void> {
-    const { store, server, closed, hasSession } = this.#engine;
+    const { server, closed, hasSession } = this.#engine;
     if (closed || this.#acking || server.state !== 'online' || !hasSession) return;
-    const cursor = store.inbox.cursor();
-    if (cursor <= store.inbox.acked()) return;
+    const cursor = this.#engine.inboxCursor;
+    if (cursor <= this.#acked) return;
     this.#acking = true;
     try {
       const { identityKey, deviceId } = this.#engine.address;
       await server.call(methods.delivery.ack, { recipientKey: identityKey, deviceId, seqUpTo: cursor });
-      if (!this.#engine.closed) this.#engine.change((change) => change.store.inbox.setAcked(cursor));
+      this.#acked = cursor;
     } catch (error) {
       // Not acknowledged is delivered again, and passed over by the cursor.
       this.#engine.ports.log.debug('the inbox could not be acknowledged', { reason: toClientError(error).code });
     } finally {
       this.#acking = false;
     }
-    if (!this.#engine.closed && this.#engine.store.inbox.cursor() > cursor) this.ackSoon();
+    if (!this.#engine.closed && this.#engine.inboxCursor > cursor) this.ackSoon();
   }
 
   /** Resolves when everything the server had for this device at this moment is stored. */
@@ -113,14 +115,12 @@ export class Inbox {
     const engine = this.#engine;
     const deadline = engine.ports.clock.now() + timeoutMs;
     const left = (): number => Math.max(1, deadline - engine.ports.clock.now());
-    const head = engine.inboxHead;
-    if (head !== undefined) await this.#until(head, left());
-    // Subscribe told where the inbox stood then; since then it may have grown by rows that are still on their way.
+    // The inbox's newest position says nothing: rows at the end of it may be acknowledged or expired. What is there does.
     for (;;) {
       const { identityKey, deviceId } = engine.address;
       const answer = await engine.server.call(
         methods.delivery.peek,
-        { recipientKey: identityKey, deviceId, limit: 1, afterSeq: engine.store.inbox.cursor() },
+        { recipientKey: identityKey, deviceId, limit: 1, afterSeq: engine.inboxCursor },
         { timeoutMs: left() },
       );
       const next = answer.envelopes[0];
@@ -130,7 +130,7 @@ export class Inbox {
   }
 
   #until(seq: bigint, timeoutMs: number): Promise<void> {
-    return this.#engine.conditions.until(() => this.#engine.store.inbox.cursor() >= seq, timeoutMs, 'receiving');
+    return this.#engine.conditions.until(() => this.#engine.inboxCursor >= seq, timeoutMs, 'receiving');
   }
 }
 

@@ -45,6 +45,8 @@ import { accountView, channelIdOf, conversationView, membersView, messageView } 
 import { unpauseSending } from './watch-server.ts';
 
 const SYNC_TIMEOUT_MS = 30_000;
+/** A device that was away for a month may have much to read. */
+const CATCH_UP_TIMEOUT_MS = 30 * 60_000;
 const FLUSH_TIMEOUT_MS = 30_000;
 const HISTORY_DEFAULT = 50;
 const LIST_DEFAULT = 1_000;
@@ -443,11 +445,7 @@ class ClientEngine implements Client {
     const head = engine.inboxHead;
     if (head === undefined) return;
     this.#background(async () => {
-      await engine.conditions.until(
-        () => engine.store.inbox.cursor() >= head || engine.inboxHead !== head,
-        undefined,
-        'receiving',
-      );
+      if (engine.inboxCursor < head) await this.#inbox.catchUp(CATCH_UP_TIMEOUT_MS);
       if (engine.inboxHead === head) engine.events.emit({ type: 'caught-up' });
     });
   }

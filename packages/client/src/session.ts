@@ -90,7 +90,7 @@ export async function resumeSession(engine: Engine): Promise<void> {
 
 /** Starts the push of our inbox from where it was left. */
 export async function subscribe(engine: Engine): Promise<void> {
-  const { headSeq } = await engine.server.call(methods.delivery.subscribe, { afterSeq: engine.store.inbox.cursor() });
+  const { headSeq } = await engine.server.call(methods.delivery.subscribe, { afterSeq: engine.inboxCursor });
   engine.inboxHead = headSeq;
   engine.conditions.check();
 }

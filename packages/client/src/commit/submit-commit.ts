@@ -156,11 +156,11 @@ export function storePending(
 /** Submits the pending entry with this id and waits for the decision. */
 export async function submit(engine: Engine, channelId: Uint8Array, messageId: Uint8Array): Promise<CommitSettlement> {
   const key = encodeHex(messageId);
-  let timer: unknown;
+  let callOff = (): void => {};
   try {
     return await new Promise<CommitSettlement>((resolve, reject) => {
       engine.settlements.set(key, resolve);
-      timer = engine.ports.clock.setTimer(() => {
+      callOff = engine.later(() => {
         reject(
           new ClientError('timeout', 'timeout', 'the server did not decide on a change of the group in time', {
             hint: 'It stays pending and is decided when the connection is back.',
@@ -170,16 +170,19 @@ export async function submit(engine: Engine, channelId: Uint8Array, messageId: U
       void submitPending(engine, channelId);
     });
   } finally {
-    engine.ports.clock.clearTimer(timer);
+    callOff();
     engine.settlements.delete(key);
   }
 }
 
 /** Submits whatever is pending in a channel, the same bytes as before. Called again when the connection is back. */
 export async function submitPending(engine: Engine, channelId: Uint8Array): Promise<void> {
-  const pending = engine.store.conversations.pendingCommit(channelId);
-  if (pending === undefined || engine.closed) return;
+  if (engine.closed) return;
+  let messageId: Uint8Array | undefined;
   try {
+    const pending = engine.store.conversations.pendingCommit(channelId);
+    if (pending === undefined) return;
+    ({ messageId } = pending);
     const { outcome } = await engine.server.call(
       methods.delivery.submitCommit,
       fromBinary(SubmitCommitRequestSchema, pending.request),
@@ -195,8 +198,13 @@ export async function submitPending(engine: Engine, channelId: Uint8Array): Prom
       mergePending(change, conversation, still, entry);
     });
   } catch (error) {
+    const failure = toClientError(error);
     if (engine.closed) return;
-    afterFailure(engine, channelId, pending.messageId, toClientError(error));
+    if (messageId === undefined || failure.kind === 'local-state' || failure.kind === 'bug') {
+      engine.ports.log.warn('a pending commit could not be looked after', { reason: failure.code });
+    } else {
+      afterFailure(engine, channelId, messageId, failure);
+    }
   }
 }
 
@@ -213,7 +221,7 @@ function afterFailure(engine: Engine, channelId: Uint8Array, messageId: Uint8Arr
       // Offline: being online again submits it. Else the server has a bad moment, or wants us to be slower.
       if (engine.server.state === 'online') {
         const waitMs = Math.max(error.retryAfterMs, RESUBMIT_MS);
-        engine.ports.clock.setTimer(() => void submitPending(engine, channelId), waitMs);
+        engine.later(() => void submitPending(engine, channelId), waitMs);
       }
       return;
   }
@@ -289,8 +297,11 @@ function commitRefused(reason: string): ClientError {
   return new ClientError('verification-failed', 'commit-refused', `the group does not allow this: ${reason}`);
 }
 
-function delay(engine: Engine, ms: number): Promise<void> {
-  return new Promise((resolve) => {
-    engine.ports.clock.setTimer(resolve, ms);
-  });
+/** Ends with the engine. */
+async function delay(engine: Engine, ms: number): Promise<void> {
+  await engine.conditions
+    .until(() => false, ms, 'waiting')
+    .catch((error: unknown) => {
+      if (!(error instanceof ClientError) || error.code !== 'timeout') throw error;
+    });
 }
