@@ -155,6 +155,7 @@ class QuicStream implements TransportStream {
       const left = chunk.end - chunk.sent;
       const bytes = left === chunk.bytes.length ? chunk.bytes : chunk.bytes.subarray(chunk.sent, chunk.end);
       const outcome = this.#engine.send(this.id, bytes, fin);
+      this.#connection.wrote = true;
       const written = outcome.status === 0 ? Math.min(outcome.written, left) : 0;
       this.bufferedBytes -= written;
       if (written < left) {
@@ -172,6 +173,7 @@ class QuicStream implements TransportStream {
     if (this.#finWanted && !this.#finSent && !this.#blocked) {
       // For an empty write with fin the engine answers 1 when it took it.
       const outcome = this.#engine.send(this.id, NOTHING, true);
+      this.#connection.wrote = true;
       if (outcome.status === 0 && outcome.written > 0) this.#finSent = true;
       else this.#blocked = true;
     }
@@ -230,6 +232,8 @@ export class QuicConnection implements Connection, Party {
   closed: CloseReason | undefined;
   /** Whether something has come from the peer since this was last cleared, for keepalive. */
   heard = false;
+  /** Likewise, whether anything was sent. */
+  wrote = false;
   readonly #engine: ConnectionEngine;
   readonly #streams = new Map<number, QuicStream>();
   readonly #firstPushId: 2 | 3;

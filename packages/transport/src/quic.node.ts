@@ -34,6 +34,11 @@ export interface QuicConnectOptions {
   readonly idleTimeoutMs?: number;
   /** After this much silence from the server we ask for a sign of life. Default 10,000. */
   readonly keepaliveMs?: number;
+  /**
+   * When the server owes a sign of life (we sent something, or asked), silence of this length means that the connection
+   * is lost: a server that was killed says no goodbye. Default 5,000.
+   */
+  readonly unansweredMs?: number;
 }
 
 /** How to accept connections. */
@@ -57,6 +62,8 @@ export interface QuicListenOptions {
 const ALPN = 'qpc';
 const IDLE_TIMEOUT_MS = 30_000;
 const KEEPALIVE_MS = 10_000;
+const UNANSWERED_MS = 5_000;
+const TICKS_PER_LIMIT = 5;
 const CONNECT_TIMEOUT_MS = 5_000;
 const CONNECTIONS_MAX = 10_000;
 const COMMON_OPTIONS = {
@@ -196,6 +203,48 @@ export async function connectQuic(options: QuicConnectOptions): Promise<Connecti
   throw failure;
 }
 
+/**
+ * Decides when to ask a silent server for a sign of life, and when to give it up. Counts ticks and not the clock, so that
+ * a machine that slept asks before it concludes anything.
+ */
+class Vigil {
+  readonly tickMs: number;
+  readonly #connection: QuicConnection;
+  readonly #ticksUnasked: number;
+  readonly #ticksUnanswered: number;
+  #quiet = 0;
+  #unanswered = 0;
+
+  constructor(connection: QuicConnection, options: QuicConnectOptions) {
+    const keepaliveMs = options.keepaliveMs ?? KEEPALIVE_MS;
+    const unansweredMs = options.unansweredMs ?? UNANSWERED_MS;
+    this.tickMs = Math.max(1, Math.min(keepaliveMs, unansweredMs) / TICKS_PER_LIMIT);
+    this.#ticksUnasked = Math.ceil(keepaliveMs / this.tickMs);
+    this.#ticksUnanswered = Math.ceil(unansweredMs / this.tickMs);
+    this.#connection = connection;
+  }
+
+  tick(): 'wait' | 'ask' | 'lost' {
+    const { heard, wrote } = this.#connection;
+    this.#connection.heard = false;
+    this.#connection.wrote = false;
+    if (heard) {
+      this.#quiet = 0;
+      this.#unanswered = 0;
+      return 'wait';
+    }
+    this.#quiet += 1;
+    if (this.#unanswered > 0) {
+      this.#unanswered += 1;
+      // The engine repeats what is lost; asking anew in between costs a packet and helps after a long gap.
+      return this.#unanswered > this.#ticksUnanswered ? 'lost' : 'ask';
+    }
+    if (!wrote && this.#quiet < this.#ticksUnasked) return 'wait';
+    this.#unanswered = 1;
+    return 'ask';
+  }
+}
+
 async function connectAddress(
   options: QuicConnectOptions,
   address: string,
@@ -235,11 +284,17 @@ async function connectAddress(
       if (failed) return;
       connected = true;
       settled();
-      const every = options.keepaliveMs ?? KEEPALIVE_MS;
+      const vigil = new Vigil(connection, options);
       keepalive = setInterval(() => {
-        if (!connection.heard) client.ping();
-        connection.heard = false;
-      }, every).unref();
+        const next = vigil.tick();
+        if (next === 'ask') client.ping();
+        else if (next === 'lost') {
+          clearInterval(keepalive);
+          client.close(CloseCode.none, '');
+          worker.stop(client);
+          connection.ended({ kind: 'lost', code: 0, reason: 'no sign of life' });
+        }
+      }, vigil.tickMs).unref();
       resolve(connection);
     } else if (event.eventType === EventType.sessionClosed) {
       clearInterval(keepalive);

@@ -11,9 +11,10 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { BytesValueSchema } from '@bufbuild/protobuf/wkt';
+import { Status } from '@quicprochat/proto';
 import type { CloseReason, Connection, Listener } from './connection.ts';
 import { CloseCode } from './connection.ts';
-import { ConnectError, type ConnectErrorKind } from './errors.ts';
+import { ConnectError, type ConnectErrorKind, type RpcError } from './errors.ts';
 import type { MethodDescriptor } from './method.ts';
 import { type QuicConnectOptions, connectQuic, listenQuic } from './quic.node.ts';
 import { EventType, type NativeEvent, loadNative } from './quic-engine.node.ts';
@@ -47,6 +48,7 @@ function method(id: number, stream: 'shared' | 'own'): BytesMethod {
 const echo = method(FLOODED.echo, 'shared');
 const large = method(FLOODED.large, 'own');
 const subscribe = method(FLOODED.subscribe, 'shared');
+const hang = method(100, 'shared');
 
 const identity = makeTestCertificate();
 const trustAnchor = identity.certificate;
@@ -70,6 +72,7 @@ class TestServer {
       routes: [
         route(echo, (_context, request) => ({ value: request.value })),
         route(large, (_context, request) => ({ value: request.value })),
+        route(hang, (context) => new Promise((resolve) => context.signal.addEventListener('abort', () => resolve({})))),
         route(subscribe, (context) => {
           void this.#pump(context.connection);
           return {};
@@ -301,10 +304,27 @@ describe('silence', { timeout: 30_000 }, () => {
     });
     child.send(identity);
     const [port] = (await once(child, 'message')) as [number];
-    const connection = await connectQuic({ host: '127.0.0.1', port, trustAnchor, idleTimeoutMs: 500 });
-    const closed = closing(connection);
+    const idle = await connectQuic({ host: '127.0.0.1', port, trustAnchor, idleTimeoutMs: 500 });
+    const idleClosed = closing(idle);
+    // Far from its idle timeout and its keepalive: only the question it asked tells it.
+    const asking = await connectQuic({ host: '127.0.0.1', port, trustAnchor, keepaliveMs: 60_000, unansweredMs: 500 });
+    const askingClosed = closing(asking);
     child.kill('SIGKILL');
-    assert.equal((await closed).kind, 'lost');
+    new RawStream(asking).request(echo.id, 1);
+    assert.equal((await idleClosed).kind, 'lost');
+    assert.deepEqual(await askingClosed, { kind: 'lost', code: 0, reason: 'no sign of life' });
+  });
+
+  test('a slow answer is not a lost connection', async () => {
+    const server = await new TestServer().listen();
+    const client = await server.client({ unansweredMs: 300 });
+    await assert.rejects(
+      client.call(hang, {}, { timeoutMs: 1500 }),
+      (error: RpcError) => error.status === Status.DEADLINE_EXCEEDED,
+    );
+    await client.call(echo, {});
+    client.close();
+    await server.listener.close();
   });
 });
 
