@@ -31,9 +31,11 @@ export async function run(args: readonly string[], environment: Environment): Pr
   }
   const json = program.opts<{ json?: boolean }>().json === true;
   try {
+    // Before the ready line, which whoever started us may answer with a signal at once.
+    const asked = stopAsked();
     const server = await startServer(configFrom(program, environment));
     announce(server, json);
-    await stopWhenAsked(server);
+    await serve(server, asked);
     if (json) process.stdout.write(`${JSON.stringify({ v: 1, type: 'result', stopped: true })}\n`);
     return 0;
   } catch (error) {
@@ -86,26 +88,32 @@ function shellWord(text: string): string {
   return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
 }
 
-async function stopWhenAsked(server: RunningServer): Promise<void> {
-  const stop = (): void => {
-    // A second signal ends a shutdown that takes too long, as people expect.
-    for (const signal of SIGNALS) process.off(signal, stop);
-    void server.close();
-  };
+/** Runs until the server has stopped: by a signal, or because it could not go on. */
+async function serve(server: RunningServer, asked: Promise<void>): Promise<void> {
   const rejected = (error: unknown): void => {
     server.log.error({ err: error }, 'a promise was rejected and nobody looked; the server goes on');
   };
-  for (const signal of SIGNALS) process.on(signal, stop);
   process.on('unhandledRejection', rejected);
   try {
+    void asked.then(() => server.close());
     await server.stopped;
   } finally {
-    for (const signal of SIGNALS) process.off(signal, stop);
     process.off('unhandledRejection', rejected);
   }
 }
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+
+/** Resolves at the first signal. A second one ends a shutdown that takes too long, as people expect. */
+function stopAsked(): Promise<void> {
+  return new Promise((resolve) => {
+    const stop = (): void => {
+      for (const signal of SIGNALS) process.off(signal, stop);
+      resolve();
+    };
+    for (const signal of SIGNALS) process.on(signal, stop);
+  });
+}
 
 function report(json: boolean, error: unknown): number {
   const known = error instanceof StartupError;
