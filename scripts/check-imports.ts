@@ -28,8 +28,10 @@ export const importTable: Readonly<Record<string, Rule>> = {
 
 /** Every breach of the table under `root`, one sentence each. */
 export function importBreaches(root: string): string[] {
+  // Types alone leave no import behind, so those the root brings for all packages will do.
+  const rootTypes = [...declaredDependencies(root, ['devDependencies'])].filter((name) => name.startsWith('@types/'));
   return Object.entries(importTable).flatMap(([folder, rule]) => {
-    const declared = declaredDependencies(path.join(root, folder));
+    const declared = new Set([...declaredDependencies(path.join(root, folder)), ...rootTypes]);
     return sourceFiles(path.join(root, folder, 'src')).flatMap((file) => {
       const name = path.relative(root, file);
       return fileBreaches(name, readFileSync(file, 'utf8'), rule, declared);
@@ -42,7 +44,7 @@ export function fileBreaches(name: string, source: string, rule: Rule, declared:
   const isTest = /\.test\.tsx?$/.test(name);
   const mayUseNode = rule.node === true || isTest || /\.node\.tsx?$/.test(name);
   const breaches: string[] = [];
-  for (const specifier of importSpecifiers(source)) {
+  for (const { specifier, typeOnly } of importSpecifiers(source)) {
     if (specifier.startsWith('node:') || builtinModules.includes(specifier)) {
       if (!mayUseNode) breaches.push(`${name} imports ${specifier}, but its name does not end in .node.ts`);
       continue;
@@ -63,7 +65,7 @@ export function fileBreaches(name: string, source: string, rule: Rule, declared:
     if (isTest) continue;
     const ours = /^@quicprochat\/(.+)$/.exec(packageName)?.[1];
     if (ours !== undefined && !rule.ours.includes(ours)) breaches.push(`${name} must not import ${packageName}`);
-    if (!declared.has(packageName))
+    if (!declared.has(packageName) && !(typeOnly && declared.has(`@types/${packageName}`)))
       breaches.push(`${name} imports ${packageName}, which its package.json does not declare`);
     if (ours !== undefined && !mayUseNode && /\/(node|quic)$/.test(specifier))
       breaches.push(`${name} runs anywhere, but imports ${specifier}`);
@@ -75,19 +77,22 @@ export function fileBreaches(name: string, source: string, rule: Rule, declared:
   return breaches;
 }
 
-function importSpecifiers(source: string): string[] {
+function importSpecifiers(source: string): { specifier: string; typeOnly: boolean }[] {
   const pattern =
-    /(?:^|[\s;}])(?:import|export)\s(?:[^'";]*?\sfrom\s*)?['"]([^'"]+)['"]|\bimport\(\s*['"]([^'"]+)['"]/g;
-  return [...withoutComments(source).matchAll(pattern)].map((match) => match[1] ?? match[2] ?? '');
+    /(?:^|[\s;}])(?:import|export)\s(type\s)?(?:[^'";]*?\sfrom\s*)?['"]([^'"]+)['"]|\bimport\(\s*['"]([^'"]+)['"]/g;
+  return [...withoutComments(source).matchAll(pattern)].map((match) => ({
+    specifier: match[2] ?? match[3] ?? '',
+    typeOnly: match[1] !== undefined,
+  }));
 }
 
 function withoutComments(source: string): string {
   return source.replace(/\/\*[\s\S]*?\*\//g, '').replace(/^\s*\/\/.*$/gm, '');
 }
 
-function declaredDependencies(folder: string): Set<string> {
+function declaredDependencies(folder: string, fields = ['dependencies', 'peerDependencies']): Set<string> {
   const manifest = JSON.parse(readFileSync(path.join(folder, 'package.json'), 'utf8')) as Record<string, object>;
-  return new Set([...Object.keys(manifest['dependencies'] ?? {}), ...Object.keys(manifest['peerDependencies'] ?? {})]);
+  return new Set(fields.flatMap((field) => Object.keys(manifest[field] ?? {})));
 }
 
 function sourceFiles(folder: string): string[] {
