@@ -148,14 +148,13 @@ test('a full inbox refuses a direct message with its cause, and does not hold up
   await dave.result(['join']);
   await carol.reads();
   await alice.result(['dm', 'dave', 'first']);
-  let refused: { exitCode: number; code: unknown } | undefined;
-  for (let i = 0; i < 25 && !refused; i += 1) {
-    const program = alice.start(['send', '@dave', `filler ${i}`]);
-    program.endInput();
-    const { code } = await program.exited;
-    if (code !== 0) refused = { exitCode: Number(code), code: program.events.at(-1)?.['code'] };
-  }
-  assert.deepEqual(refused, { exitCode: 4, code: 'inbox-full' });
+  const chat = await alice.chat('@dave');
+  for (let i = 0; i < 25; i += 1) chat.type(`filler ${i}`);
+  const settled = (): number => chat.events.filter(({ type }) => type === 'sent' || type === 'not-sent').length;
+  await chat.event('all lines are settled', () => settled() === 25);
+  chat.endInput();
+  await chat.result();
+  await alice.refused(4, 'inbox-full', ['send', '@dave', 'one too many']);
   const toGroup = await alice.result(['send', 'busy', 'still works']);
   assert.deepEqual(toGroup['undelivered'], [{ username: 'dave', reason: 'full' }]);
   assert.deepEqual(await carol.reads(['busy', '--wait']), ['still works']);

@@ -41,6 +41,9 @@ test('interrupted, it ends what it started and removes its folder', async () => 
 test('--keep leaves the folder, with what the server has', async () => {
   const env = temporary('kept');
   const demo = world.run('demo', QPC_MAIN, ['demo', '--json', '--keep'], env);
-  const { folder } = await demo.result();
-  assert.ok(typeof folder === 'string' && existsSync(path.join(folder, 'server')));
+  await demo.event('the first step', (event) => event.type === 'step');
+  demo.kill('SIGINT');
+  await demo.failure();
+  const [folder = ''] = readdirSync(String(env['TMPDIR']));
+  assert.ok(existsSync(path.join(world.folder, 'kept', folder, 'server')));
 });

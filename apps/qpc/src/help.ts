@@ -63,7 +63,7 @@ export function chatHelp(commands: readonly Command[]): readonly string[] {
     .concat('/quit  leave the chat');
 }
 
-export function syntax(command: Command): string {
+function syntax(command: Command): string {
   return [command.name, ...(command.args ?? []).map(argumentSyntax)].join(' ');
 }
 

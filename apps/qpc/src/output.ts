@@ -8,10 +8,10 @@
 import type { CliError } from './errors.ts';
 import { jsonLine, multiLine, singleLine } from './terminal-text.ts';
 
-export type Style = 'bold' | 'dim' | 'red' | 'green' | 'yellow' | 'cyan';
+type Style = 'bold' | 'dim' | 'red' | 'green' | 'yellow' | 'cyan';
 
 /** A piece of text with a look. `block` keeps line breaks, indenting the lines that follow by as much. */
-export interface Styled {
+interface Styled {
   readonly text: string;
   readonly style?: Style;
   readonly block?: number;

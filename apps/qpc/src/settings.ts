@@ -16,7 +16,7 @@ import { CliError, systemCode, usageError } from './errors.ts';
 type Env = Readonly<Record<string, string | undefined>>;
 
 export const DEFAULT_SERVER = '127.0.0.1:5001';
-export const DEFAULT_PORT = 5001;
+const DEFAULT_PORT = 5001;
 /** A certificate is 1–2 KB; a chain with its roots stays far below this. */
 const CA_CERT_BYTES_MAX = 1024 * 1024;
 

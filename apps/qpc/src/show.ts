@@ -73,7 +73,7 @@ export function clock(ms: number, nowMs: number): string {
 }
 
 /** `14:05 alice: text`; with a label when lines of several conversations mix. */
-export function messageLine(message: Message, label: string | undefined): Segment[] {
+function messageLine(message: Message, label: string | undefined): Segment[] {
   const at = clock(message.acceptedAtMs ?? message.sentAtMs, Date.now());
   const text =
     message.kind === 'text' ? message.text : '(sent with a newer version of qpc, which this one cannot show)';

@@ -11,7 +11,7 @@ import { conversationFields, conversationLine, messageFields, printEvent, printM
 import { checkUsername } from './account.ts';
 
 /** The content schema's limit. */
-export const TEXT_BYTES_MAX = 32_768;
+const TEXT_BYTES_MAX = 32_768;
 
 const CONVERSATION = {
   name: 'CONVERSATION',
@@ -146,7 +146,7 @@ export const history: Command = {
  * Queues, waits for the server, and says what became of it.
  * @throws CliError refused when nobody could be given the message
  */
-export async function sendText(
+async function sendText(
   { out, session }: CommandContext,
   client: Client,
   conversation: Conversation,
