@@ -94,7 +94,7 @@ export function printMessage(out: Output, message: Message, label: string | unde
 
 /** `#1a2b3c4d team (3 people)`. */
 export function conversationLine(conversation: Conversation): Segment[] {
-  const people = conversation.kind === 'group' ? `${conversation.memberCount} people` : conversation.kind;
+  const people = conversation.kind === 'group' ? headCount(conversation) : conversation.kind;
   const state = conversation.state === 'active' ? '' : ` ${conversation.state}`;
   const unseen = conversation.unseenCount > 0 ? ` ${conversation.unseenCount} unread` : '';
   return [
@@ -106,6 +106,10 @@ export function conversationLine(conversation: Conversation): Segment[] {
     conversation.isNew && conversation.invitedBy !== undefined ? ` invited by ${conversation.invitedBy}` : '',
     conversation.paused === undefined ? '' : ` sending paused: ${conversation.paused}`,
   ];
+}
+
+function headCount({ memberCount }: Conversation): string {
+  return memberCount === 1 ? 'only you' : `${memberCount} people`;
 }
 
 export function memberLine(member: ConversationMember): Segment[] {
@@ -142,7 +146,7 @@ export function printEvent(out: Output, event: ClientEvent, nameOf: (conversatio
         { text: '* ', style: 'cyan' },
         event.conversation.kind === 'direct'
           ? `${event.invitedBy} opened a direct conversation with you`
-          : `${event.invitedBy} invited you to "${event.conversation.name}" (${event.conversation.memberCount} people)`,
+          : `${event.invitedBy} invited you to "${event.conversation.name}" (${headCount(event.conversation)})`,
       );
       return;
     case 'member-added':

@@ -208,7 +208,12 @@ async function receive({ out, session, signal }: CommandContext, input: CommandI
   const only = reference === undefined ? undefined : await findOrFetchConversation(session, client, reference);
   let arrived = Promise.withResolvers<void>();
   const names = new Map<string, string>();
+  const learnNames = async (): Promise<void> => {
+    for (const { id, name } of await client.conversations({ includeGone: true })) names.set(id, name);
+  };
+  await learnNames();
   const stop = client.on((event) => {
+    if (event.type === 'joined') names.set(event.conversation.id, event.conversation.name);
     if (event.type === 'message') arrived.resolve();
     else if (event.type !== 'connection') printEvent(out, event, (id) => names.get(id) ?? id.slice(0, 8));
   });
@@ -218,8 +223,7 @@ async function receive({ out, session, signal }: CommandContext, input: CommandI
     await client.sync();
     for (;;) {
       arrived = Promise.withResolvers<void>();
-      for (const conversation of await client.conversations({ includeGone: true }))
-        names.set(conversation.id, conversation.name);
+      await learnNames();
       shown += await showUnseen(out, client, only?.id, names);
       if (shown >= wanted) break;
       await untilAborted(arrived.promise, signal);
