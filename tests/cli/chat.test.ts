@@ -1,12 +1,14 @@
 // Writing to each other through the command line: direct, in groups, in pipes, while the server is away, and when others
 // send what they should not.
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFile, execFileSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { before, test } from 'node:test';
+import { promisify } from 'node:util';
 import { hears, QPC_MAIN, texts, World, type Person } from './world.ts';
 
+const execFileAsync = promisify(execFile);
 const world = new World(['--limits-inbox-envelopes', '20']);
 let alice: Person;
 let bob: Person;
@@ -132,6 +134,24 @@ test('Ctrl+C while waiting ends with 130, a termination signal with 143, and not
   assert.equal(failure.exitCode, 124);
 });
 
+test('a note to oneself stays in the profile and needs no server', async () => {
+  await alice.result(['dm', 'alice', 'buy bread']);
+  const program = world.run('alice', QPC_MAIN, [
+    '--json',
+    '--state',
+    alice.profile,
+    '--server',
+    '127.0.0.1:9',
+    'send',
+    '@alice',
+    'and milk',
+  ]);
+  program.endInput();
+  await program.result();
+  assert.deepEqual(await alice.history('@alice'), ['buy bread', 'and milk']);
+  assert.deepEqual(await alice.reads(['@alice']), []);
+});
+
 test('while the server is away a message is kept, and goes out with the next command', async () => {
   await alice.reads();
   await world.killServer();
@@ -204,6 +224,14 @@ test('a person chats on a terminal: sees what comes, types, ends with Ctrl+D', a
   await screen.shows('administrator');
   screen.type('\u0004');
   assert.equal(await screen.ended, 0);
+});
+
+test('a reader that goes away while messages come ends the chat without a failure', async () => {
+  const script = 'set -o pipefail; "$0" "$@" | head -1';
+  const words = [process.execPath, QPC_MAIN, '--json', '--state', bob.profile, 'recv', '--follow'];
+  const { stdout } = await execFileAsync('/bin/bash', ['-c', script, ...words], { env: world.env });
+  assert.match(stdout, /^\{"v":1,"type":"\w+".*\}\n$/u);
+  assert.deepEqual((await bob.result(['whoami']))['username'], 'bob');
 });
 
 test('a reader that goes away early is no failure', async () => {

@@ -154,7 +154,8 @@ async function sendText(
 ): Promise<JsonFields> {
   if (text === '') throw usageError('there is nothing to send', 'write the text after the conversation', 'empty-text');
   const queued = await client.send(conversation.id, text);
-  await sendQueued(session, client, conversation.id);
+  // A note to oneself is done already: it never leaves the profile.
+  if (queued.state === 'queued') await sendQueued(session, client, conversation.id);
   const sent = (await client.message(queued.localId)) ?? queued;
   refuseUndelivered(sent, conversation);
   for (const { username, reason } of sent.undelivered) out.warn(`not delivered to ${username}: ${REASONS[reason]}`);
