@@ -15,18 +15,24 @@ export async function cpuRate(operations: number, work: () => unknown): Promise<
   return operations / ((await cpuMs(work)) / 1000);
 }
 
-/** Takes samples of several contenders turn and turn about after one round to warm up; the median of each. */
+/** Takes samples of several contenders turn and turn about, after some rounds to warm up; the median of each. */
 export async function inTurns<K extends string>(
   rounds: number,
   contenders: Readonly<Record<K, () => Promise<number>>>,
 ): Promise<Record<K, number>> {
   const names = Object.keys(contenders) as K[];
   const samples = new Map<K, number[]>(names.map((name) => [name, []]));
-  for (let round = 0; round <= rounds; round += 1) {
+  const warmUp = warmUpRounds(rounds);
+  for (let round = 0; round < warmUp + rounds; round += 1) {
     for (const name of names) {
       const sample = await contenders[name]();
-      if (round > 0) samples.get(name)?.push(sample);
+      if (round >= warmUp) samples.get(name)?.push(sample);
     }
   }
   return Object.fromEntries(names.map((name) => [name, median(samples.get(name) ?? [])])) as Record<K, number>;
+}
+
+/** How many rounds come before those that count. */
+export function warmUpRounds(rounds: number): number {
+  return Math.ceil(rounds / 5);
 }

@@ -17,7 +17,7 @@ import {
   restoreGroup,
   wipeReplaced,
 } from '@quicprochat/mls';
-import { cpuMs, cpuRate, inTurns } from './cpu-time.ts';
+import { cpuMs, cpuRate, inTurns, warmUpRounds } from './cpu-time.ts';
 import {
   CIPHER_SUITE,
   WholeGroup,
@@ -47,8 +47,8 @@ interface Scale {
   readonly joins: number;
 }
 
-const FULL: Scale = { rounds: 7, messages: 1500, peerMessages: 300, commits: 15, joins: 5 };
-const QUICK: Scale = { rounds: 2, messages: 300, peerMessages: 60, commits: 1, joins: 1 };
+const FULL: Scale = { rounds: 25, messages: 400, peerMessages: 60, commits: 15, joins: 5 };
+const QUICK: Scale = { rounds: 1, messages: 200, peerMessages: 40, commits: 1, joins: 1 };
 
 export async function* mlsBench({ quick }: BenchOptions): AsyncGenerator<BenchResult> {
   const scale = quick ? QUICK : FULL;
@@ -122,7 +122,9 @@ async function* messages(
   });
   for (const message of sentByPeer) assert.deepEqual(mixedMember.receive(message), DATA);
 
-  const forPeer = Array.from({ length: (scale.rounds + 1) * scale.peerMessages }, () => mixedMember.send(DATA));
+  const forPeer = Array.from({ length: (scale.rounds + warmUpRounds(scale.rounds)) * scale.peerMessages }, () =>
+    mixedMember.send(DATA),
+  );
   let received = 0;
   const check = (data: Uint8Array | undefined): void => {
     if (data === undefined || Buffer.compare(data, DATA) !== 0) throw new Error('received what was not sent');
@@ -133,7 +135,7 @@ async function* messages(
     ours: () => repeat(scale.messages, () => check(receiver.receive(next(sent)))),
     peer: () => repeat(scale.peerMessages, async () => check(await peer.receive(next(forPeer)))),
   });
-  assert.equal(received, (scale.rounds + 1) * (scale.messages + scale.peerMessages));
+  assert.equal(received, (scale.rounds + warmUpRounds(scale.rounds)) * (scale.messages + scale.peerMessages));
 
   yield* besideBoth(`send, ${members}`, send, 5);
   yield* besideBoth(`receive, ${members}`, receive, 3);
