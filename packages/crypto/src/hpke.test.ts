@@ -171,7 +171,9 @@ for (const { provider, derandomizes } of implementations) {
         for (const malformed of [new Uint8Array(0), enc.subarray(1), new Uint8Array([...enc, 0])]) {
           assert.equal(hpke.openBase(privateKey, malformed, info, aad, ciphertext), undefined);
         }
+        assert.ok(hpke.kem.isPublicKey(publicKey));
         for (const malformed of [new Uint8Array(0), publicKey.subarray(1), new Uint8Array([...publicKey, 0])]) {
+          assert.ok(!hpke.kem.isPublicKey(malformed));
           assert.throws(() => hpke.sealBase(malformed, info, aad, plaintext), CryptoError);
         }
       }
@@ -188,9 +190,19 @@ for (const { provider, derandomizes } of implementations) {
         const { privateKey, publicKey } = kem.deriveKeyPair(ikm(1));
         const { enc } = kem.encapsulate(publicKey);
         for (const point of smallOrder) {
+          assert.ok(!kem.isPublicKey(withEnding(publicKey, point)));
           assert.throws(() => kem.encapsulate(withEnding(publicKey, point)), CryptoError);
           assert.equal(kem.decapsulate(privateKey, withEnding(enc, point)), undefined);
         }
+      }
+    });
+
+    test('as much keying material as the hash has bytes is enough for every KEM', () => {
+      for (const id of Object.values(KemId)) {
+        const kem = provider.kem(id);
+        const { privateKey, publicKey } = kem.deriveKeyPair(ikm(1).subarray(0, kem.secretLength));
+        assert.deepEqual([privateKey.length, publicKey.length], [kem.privateKeyLength, kem.publicKeyLength]);
+        assert.throws(() => kem.deriveKeyPair(ikm(1).subarray(0, kem.secretLength - 1)), CryptoError);
       }
     });
 
@@ -203,6 +215,7 @@ for (const { provider, derandomizes } of implementations) {
         const hybridForm = publicKey.slice();
         hybridForm[0] = 6 + (publicKey.at(-1)! & 1);
         for (const malformed of [flipped(publicKey), compressed, hybridForm, new Uint8Array(publicKey.length)]) {
+          assert.ok(!kem.isPublicKey(malformed));
           assert.throws(() => kem.encapsulate(malformed), CryptoError);
           assert.equal(kem.decapsulate(privateKey, malformed), undefined);
         }

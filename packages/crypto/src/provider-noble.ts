@@ -33,6 +33,7 @@ import {
   type SignatureScheme,
   SignatureSchemeId,
 } from './provider.ts';
+import { isX25519PublicKey } from './x25519.ts';
 import { ML_KEM_CIPHERTEXT_LENGTH, xWing, type XWingPrimitives } from './x-wing.ts';
 
 const HASHES = { sha256, sha384, sha512 };
@@ -121,6 +122,7 @@ const x25519Group: DhGroup = {
     if (privateKey.length !== 32) throw new CryptoError('malformed key');
     return x25519.getPublicKey(privateKey);
   },
+  isPublicKey: isX25519PublicKey,
   dh(privateKey, publicKey) {
     if (privateKey.length !== 32) throw new CryptoError('malformed key');
     try {
@@ -239,6 +241,7 @@ function ecdhGroup(curve: NistCurve): DhGroup {
       return { privateKey, publicKey: publicKey(privateKey) };
     },
     publicKey,
+    isPublicKey: (key) => isUncompressed(curve, key) && noble.utils.isValidPublicKey(key, false),
     dh(privateKey, peerKey) {
       if (!isScalar(curve, privateKey)) throw new CryptoError('malformed key');
       if (!isUncompressed(curve, peerKey)) return undefined;
@@ -253,7 +256,7 @@ function ecdhGroup(curve: NistCurve): DhGroup {
 
 function ecdsa(curve: NistCurve): SignatureScheme {
   const noble = NOBLE_CURVES[curve.name];
-  const { publicKey } = ecdhGroup(curve);
+  const { publicKey, isPublicKey } = ecdhGroup(curve);
   const options = { format: 'der', lowS: false } as const;
   return {
     id: curve.signature,
@@ -275,7 +278,7 @@ function ecdsa(curve: NistCurve): SignatureScheme {
         return false;
       }
     },
-    isPublicKey: (publicKey) => isUncompressed(curve, publicKey) && noble.utils.isValidPublicKey(publicKey, false),
+    isPublicKey,
   };
 }
 

@@ -11,6 +11,7 @@ import {
   createPublicKey,
   decapsulate,
   diffieHellman,
+  ECDH,
   encapsulate,
   hash as digest,
   type KeyObject,
@@ -42,6 +43,7 @@ import {
   type SignatureScheme,
   SignatureSchemeId,
 } from './provider.ts';
+import { isX25519PublicKey } from './x25519.ts';
 import { ML_KEM_CIPHERTEXT_LENGTH, type MlKem768, xWing, type XWingPrimitives } from './x-wing.ts';
 
 const HASH_LENGTHS: Record<HashName, number> = { sha256: 32, sha384: 48, sha512: 64 };
@@ -235,6 +237,7 @@ function x25519(keys: KeyImport): NodeDhGroup {
       return { privateKey, publicKey: imported(privateKey).publicKey };
     },
     publicKey: (privateKey) => imported(privateKey).publicKey,
+    isPublicKey: isX25519PublicKey,
     dh(privateKey, publicKey) {
       const { key } = imported(privateKey);
       try {
@@ -325,6 +328,15 @@ function ecdhGroup(curve: NistCurve): DhGroup {
       return { privateKey, publicKey: publicKey(privateKey) };
     },
     publicKey,
+    isPublicKey(publicKey) {
+      if (!isUncompressed(curve, publicKey)) return false;
+      try {
+        ECDH.convertKey(publicKey, OPENSSL_CURVES[curve.name]);
+        return true;
+      } catch {
+        return false;
+      }
+    },
     dh(privateKey, publicKey) {
       const exchange = ecdh(privateKey);
       if (!isUncompressed(curve, publicKey)) return undefined;

@@ -60,10 +60,18 @@ export interface Kem {
   readonly encLength: number;
   readonly publicKeyLength: number;
   readonly privateKeyLength: number;
-  /** DeriveKeyPair (RFC 9180 section 7.1.3; for X-Wing the SHAKE256 form of draft-ietf-hpke-pq). `ikm` ≥ Nsk bytes. */
+  /**
+   * DeriveKeyPair (RFC 9180 section 7.1.3; for X-Wing the SHAKE256 form of draft-ietf-hpke-pq). `ikm` has at least Nsk
+   * bytes; for P-521 Nh are enough.
+   */
   deriveKeyPair(ikm: Uint8Array): KeyPair;
   /** The public key that belongs to a serialized private key. */
   publicKey(privateKey: Uint8Array): Uint8Array;
+  /**
+   * Whether anything can be encapsulated to these bytes: length, form, membership in the curve, not of small order, the
+   * modulus check of ML-KEM (FIPS 203 section 7.2). `encapsulate` throws exactly when this is false.
+   */
+  isPublicKey(publicKey: Uint8Array): boolean;
   /**
    * Encapsulates to a public key, with randomness of its own. `ikmE` (tests only) fixes the randomness where the
    * implementation can; node:crypto cannot for ML-KEM and throws.

@@ -96,6 +96,11 @@ export function xWing<MlKemPrivateKey>(primitives: XWingPrimitives<MlKemPrivateK
 
     publicKey: (privateKey) => expand(privateKey).publicKey,
 
+    isPublicKey: (publicKey) =>
+      publicKey.length === ML_KEM_PUBLIC_KEY_LENGTH + X25519_LENGTH &&
+      passesModulusCheck(publicKey) &&
+      x25519.isPublicKey(publicKey.subarray(ML_KEM_PUBLIC_KEY_LENGTH)),
+
     encapsulate(publicKey, ikmE) {
       if (publicKey.length !== ML_KEM_PUBLIC_KEY_LENGTH + X25519_LENGTH) throw new CryptoError('malformed public key');
       const pkX = publicKey.subarray(ML_KEM_PUBLIC_KEY_LENGTH);
@@ -129,6 +134,20 @@ export function xWing<MlKemPrivateKey>(primitives: XWingPrimitives<MlKemPrivateK
       expandedKeys.delete(privateKey);
     },
   };
+}
+
+const ML_KEM_MODULUS = 3329;
+/** 3 polynomials of 256 coefficients, 12 bits each; the matrix seed follows. */
+const ML_KEM_COEFFICIENTS_LENGTH = 1152;
+
+/** FIPS 203 section 7.2: every coefficient is below the modulus. */
+function passesModulusCheck(publicKey: Uint8Array): boolean {
+  for (let i = 0; i < ML_KEM_COEFFICIENTS_LENGTH; i += 3) {
+    const middle = publicKey[i + 1]!;
+    if ((publicKey[i]! | ((middle & 0x0f) << 8)) >= ML_KEM_MODULUS) return false;
+    if (((middle >>> 4) | (publicKey[i + 2]! << 4)) >= ML_KEM_MODULUS) return false;
+  }
+  return true;
 }
 
 function keyPairOf(group: DhGroup, privateKey: Uint8Array): KeyPair {

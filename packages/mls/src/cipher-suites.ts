@@ -40,6 +40,7 @@ export const CipherSuiteId = {
   MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519: 0x0001,
   MLS_128_DHKEMP256_AES128GCM_SHA256_P256: 0x0002,
   MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519: 0x0003,
+  MLS_256_DHKEMP521_AES256GCM_SHA512_P521: 0x0005,
   MLS_256_DHKEMP384_AES256GCM_SHA384_P384: 0x0007,
   MLS_128_MLKEM768X25519_AES256GCM_SHA384_Ed25519: 0xf0a1,
   MLS_128_MLKEM768X25519_AES128GCM_SHA256_Ed25519: 0xf0a2,
@@ -61,6 +62,7 @@ export const cipherSuites: readonly CipherSuite[] = (
       A.ChaCha20Poly1305,
       S.Ed25519,
     ],
+    ['MLS_256_DHKEMP521_AES256GCM_SHA512_P521', K.P521HkdfSha512, H.HkdfSha512, A.Aes256Gcm, S.EcdsaP521Sha512],
     ['MLS_256_DHKEMP384_AES256GCM_SHA384_P384', K.P384HkdfSha384, H.HkdfSha384, A.Aes256Gcm, S.EcdsaP384Sha384],
     ['MLS_128_MLKEM768X25519_AES256GCM_SHA384_Ed25519', K.XWing, H.HkdfSha384, A.Aes256Gcm, S.Ed25519],
     ['MLS_128_MLKEM768X25519_AES128GCM_SHA256_Ed25519', K.XWing, H.HkdfSha256, A.Aes128Gcm, S.Ed25519],
@@ -240,28 +242,4 @@ export function freshKemKeyPair(suite: Suite, random: (length: number) => Uint8A
   const pair = suite.kem.deriveKeyPair(ikm);
   suite.crypto.wipe(ikm);
   return pair;
-}
-
-/** The u-coordinates of small order on Curve25519, high bit cleared: a shared secret with them is zero. */
-const X25519_SMALL_ORDER = [
-  '0000000000000000000000000000000000000000000000000000000000000000',
-  '0100000000000000000000000000000000000000000000000000000000000000',
-  'e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800',
-  '5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157',
-  'ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f',
-  'edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f',
-  'eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f',
-].map((hex) => Uint8Array.from(hex.match(/../g)!, (pair) => Number.parseInt(pair, 16)));
-
-/** Whether a KEM public key has the right form, as far as can be told without using it. */
-export function isKemPublicKey(suite: Suite, key: Uint8Array): boolean {
-  if (key.length !== suite.kem.publicKeyLength) return false;
-  if (suite.kem.id !== KemId.X25519HkdfSha256 && suite.kem.id !== KemId.XWing) return true;
-  const at = key.length - 32;
-  const last = key[key.length - 1]! & 0x7f;
-  return !X25519_SMALL_ORDER.some((point) => {
-    if (point[31] !== last) return false;
-    for (let i = 0; i < 31; i++) if (point[i] !== key[at + i]) return false;
-    return true;
-  });
 }

@@ -8,7 +8,7 @@
  * The sender's result is a `PendingCommit`, the receiver's the next state.
  */
 import { EMPTY, equal } from '@quicprochat/crypto';
-import { freshKemKeyPair, isKemPublicKey, type Suite } from './cipher-suites.ts';
+import { freshKemKeyPair, type Suite } from './cipher-suites.ts';
 import { demand, MlsUsageError, violated } from './errors.ts';
 import {
   type AuthenticatedContent,
@@ -462,7 +462,7 @@ function mergePath(
   checkPathShape(tree, steps, path, addedLeaves(evaluation));
   const keys = path.nodes.map((node) => node.encryptionKey);
   demand(
-    keys.every((key) => isKemPublicKey(suite, key)),
+    keys.every((key) => suite.kem.isPublicKey(key)),
     'leafKeysValid',
     'path',
   );

@@ -8,7 +8,6 @@ import {
   cipherSuites,
   findSuite,
   freshKemKeyPair,
-  isKemPublicKey,
   refHash,
   signWithLabel,
   type Suite,
@@ -166,7 +165,7 @@ export function isLeafSignatureValid(
 /** All of a leaf but its signature. */
 export function checkLeafForm(suite: Suite, leaf: LeafNode, source: LeafPlace['source']): void {
   demand(source === undefined || leaf.source.kind === source, 'leafSource');
-  demand(isKemPublicKey(suite, leaf.encryptionKey), 'leafKeysValid', 'encryption_key');
+  demand(suite.kem.isPublicKey(leaf.encryptionKey), 'leafKeysValid', 'encryption_key');
   demand(suite.signature.isPublicKey(leaf.signatureKey), 'leafKeysValid', 'signature_key');
   const { capabilities } = leaf;
   demand(
@@ -247,7 +246,7 @@ export function checkKeyPackage(suite: Suite, keyPackage: KeyPackage): VerifiedK
 /** All of a KeyPackage but its signatures. */
 function checkKeyPackageForm(suite: Suite, keyPackage: KeyPackage): void {
   const { leafNode } = keyPackage;
-  demand(isKemPublicKey(suite, keyPackage.initKey), 'leafKeysValid', 'init_key');
+  demand(suite.kem.isPublicKey(keyPackage.initKey), 'leafKeysValid', 'init_key');
   demand(!equal(keyPackage.initKey, leafNode.encryptionKey), 'keyPackageInitKey');
   checkLeafForm(suite, leafNode, 'keyPackage');
   checkExtensionList(keyPackage.extensions, 'keyPackageExtensions');

@@ -26,6 +26,22 @@ export function unhex(text: string): Uint8Array {
   return decodeHex(text) ?? assert.fail('not hexadecimal');
 }
 
+/** A signature's private key: some of the vectors leave out the leading zeros of a scalar. */
+export function unhexPrivateKey({ signature }: Suite, text: string): Uint8Array {
+  return leftPadded(unhex(text), signature.privateKeyLength);
+}
+
+/** Likewise for a KEM. */
+export function unhexKemPrivateKey({ kem }: Suite, text: string): Uint8Array {
+  return leftPadded(unhex(text), kem.privateKeyLength);
+}
+
+function leftPadded(key: Uint8Array, length: number): Uint8Array {
+  const padded = new Uint8Array(length);
+  padded.set(key, length - key.length);
+  return padded;
+}
+
 export function assertHex(actual: Uint8Array | undefined, expected: string, what = 'bytes'): void {
   assert.equal(actual && encodeHex(actual), expected, what);
 }

@@ -33,7 +33,7 @@ interface Vector {
 
 test('key-schedule (RFC 9420 section 8)', () => {
   const cases = suiteCases(loadVectors<Vector>('key-schedule'));
-  assert.equal(cases.length, 4);
+  assert.equal(cases.length, 5);
   for (const { suite, vector } of cases) {
     let init = unhex(vector.initial_init_secret);
     assert.ok(vector.epochs.length > 0);

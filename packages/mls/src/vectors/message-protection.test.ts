@@ -15,7 +15,7 @@ import { defaultConfig } from '../group-state.ts';
 import { encodeGroupContext } from '../key-schedule.ts';
 import { newSecretTree, takeKey } from '../secret-tree.ts';
 import { type Content, readCommit, readMlsMessage, readProposal, writeContent } from '../structures.ts';
-import { assertHex, loadVectors, suiteCases, unhex } from '../testing/vectors.node.ts';
+import { assertHex, loadVectors, suiteCases, unhex, unhexPrivateKey } from '../testing/vectors.node.ts';
 import { ContentType, type LeafIndex, WireFormat } from '../types.ts';
 
 interface Vector {
@@ -68,7 +68,7 @@ function protect(keys: Keys, content: Content, wireFormat: WireFormat): Uint8Arr
   const { suite, groupContext, vector } = keys;
   const signed = signContent(
     suite,
-    unhex(vector.signature_priv),
+    unhexPrivateKey(suite, vector.signature_priv),
     wireFormat,
     {
       groupId: unhex(vector.group_id),
@@ -104,7 +104,7 @@ function encodeContent(content: Content): Uint8Array {
 
 test('message-protection (RFC 9420 section 6)', () => {
   const cases = suiteCases(loadVectors<Vector>('message-protection'));
-  assert.equal(cases.length, 4);
+  assert.equal(cases.length, 5);
   for (const { suite, vector } of cases) {
     const groupContext = encodeGroupContext({
       version: 1,

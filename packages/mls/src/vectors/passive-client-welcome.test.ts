@@ -12,7 +12,14 @@ import {
   restoreGroup,
 } from '../index.ts';
 import { keyPackageRef, readKeyPackageMessage } from '../leaf-node.ts';
-import { assertHex, loadVectors, suiteCases, unhex } from '../testing/vectors.node.ts';
+import {
+  assertHex,
+  loadVectors,
+  suiteCases,
+  unhex,
+  unhexKemPrivateKey,
+  unhexPrivateKey,
+} from '../testing/vectors.node.ts';
 
 interface Vector {
   readonly cipher_suite: number;
@@ -29,7 +36,7 @@ interface Vector {
 
 test('passive-client-welcome: join, and follow the epochs given', () => {
   const cases = suiteCases(loadVectors<Vector>('passive-client-welcome'));
-  assert.equal(cases.length, 32);
+  assert.equal(cases.length, 40);
   for (const { suite, vector } of cases) {
     const psks = new Map(vector.external_psks.map(({ psk_id: id, psk }) => [id, unhex(psk)]));
     const context: MlsContext = {
@@ -44,9 +51,9 @@ test('passive-client-welcome: join, and follow the epochs given', () => {
       keyPackage: {
         keyPackage,
         keyPackageRef: keyPackageRef(suite, readKeyPackageMessage(keyPackage)),
-        initPrivateKey: unhex(vector.init_priv),
-        encryptionPrivateKey: unhex(vector.encryption_priv),
-        signaturePrivateKey: unhex(vector.signature_priv),
+        initPrivateKey: unhexKemPrivateKey(suite, vector.init_priv),
+        encryptionPrivateKey: unhexKemPrivateKey(suite, vector.encryption_priv),
+        signaturePrivateKey: unhexPrivateKey(suite, vector.signature_priv),
       },
       ...(vector.ratchet_tree === null ? {} : { ratchetTree: unhex(vector.ratchet_tree) }),
     });

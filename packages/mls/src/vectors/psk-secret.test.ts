@@ -11,7 +11,7 @@ interface Vector {
 
 test('psk_secret (RFC 9420 section 8.4)', () => {
   const cases = suiteCases(loadVectors<Vector>('psk_secret'));
-  assert.equal(cases.length, 44);
+  assert.equal(cases.length, 55);
   for (const { suite, vector } of cases) {
     const psks = vector.psks.map(({ psk_id: id, psk, psk_nonce: nonce }) => ({
       id: { kind: 'external' as const, pskId: unhex(id), pskNonce: unhex(nonce) },

@@ -20,7 +20,7 @@ interface Vector {
 
 test('secret-tree (RFC 9420 sections 6.3.2, 9)', () => {
   const cases = suiteCases(loadVectors<Vector>('secret-tree'));
-  assert.equal(cases.length, 12);
+  assert.equal(cases.length, 15);
   for (const { suite, vector } of cases) {
     const data = vector.sender_data;
     const sample = unhex(data.ciphertext).subarray(0, suite.hashLength);

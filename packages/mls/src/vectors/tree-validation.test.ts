@@ -20,7 +20,7 @@ interface Vector {
 
 test('tree-validation (RFC 9420 sections 7.8, 7.9, 12.4.3.1)', () => {
   const cases = suiteCases(loadVectors<Vector>('tree-validation'));
-  assert.equal(cases.length, 56);
+  assert.equal(cases.length, 70);
   for (const { suite, vector } of cases) {
     const tree = decodeRatchetTree(unhex(vector.tree));
     vector.resolutions.forEach((expected, node) => assert.deepEqual(resolution(tree, node), expected));

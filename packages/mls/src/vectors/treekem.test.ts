@@ -18,7 +18,7 @@ import {
   treeHash,
 } from '../ratchet-tree.ts';
 import { readUpdatePath, type UpdatePath } from '../structures.ts';
-import { assertHex, loadVectors, suiteCases, unhex } from '../testing/vectors.node.ts';
+import { assertHex, loadVectors, suiteCases, unhex, unhexPrivateKey } from '../testing/vectors.node.ts';
 import { commonAncestor, nodeOfLeaf } from '../tree-math.ts';
 import { checkPathShape, decryptPath, derivePathSecrets, encryptPath } from '../update-path.ts';
 import type { Suite } from '../cipher-suites.ts';
@@ -60,7 +60,7 @@ function privateKeysOf(
 
 test('treekem (RFC 9420 sections 7.4–7.6)', () => {
   const cases = suiteCases(loadVectors<Vector>('treekem'));
-  assert.equal(cases.length, 44);
+  assert.equal(cases.length, 55);
   for (const { suite, vector } of cases) {
     const tree = decodeRatchetTree(unhex(vector.ratchet_tree));
     const groupId = unhex(vector.group_id);
@@ -110,7 +110,7 @@ test('treekem (RFC 9420 sections 7.4–7.6)', () => {
         secrets.keyPairs.map((pair) => pair.publicKey),
       );
       const signer = vector.leaves_private.find(({ index }) => index === update.sender)!;
-      const leafNode = signLeafNode(suite, unhex(signer.signature_priv), groupId, update.sender, {
+      const leafNode = signLeafNode(suite, unhexPrivateKey(suite, signer.signature_priv), groupId, update.sender, {
         ...leafAt(tree, update.sender)!,
         encryptionKey: freshKemKeyPair(suite, nodeCrypto.random).publicKey,
         source: { kind: 'commit', parentHash: ownParentHash },

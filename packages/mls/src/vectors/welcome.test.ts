@@ -25,7 +25,7 @@ interface Vector {
 
 test('welcome (RFC 9420 section 12.4.3.1)', () => {
   const cases = suiteCases(loadVectors<Vector>('welcome'));
-  assert.equal(cases.length, 4);
+  assert.equal(cases.length, 5);
   for (const { suite, vector } of cases) {
     const message = decode(readMlsMessage, unhex(vector.welcome));
     assert.ok(message.wireFormat === 3);
