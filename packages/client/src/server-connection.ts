@@ -12,12 +12,9 @@ import {
   type CallOptions,
   type Clock,
   type CloseReason,
-  ConnectError,
   type Connection,
   type MethodDescriptor,
-  methods,
   RpcClient,
-  RpcError,
 } from '@quicprochat/transport';
 import { ClientError } from './errors.ts';
 import { connectionFailure } from './server-errors.ts';
@@ -42,8 +39,6 @@ export interface ServerConnectionHandlers {
 }
 
 const CONNECT_TIMEOUT_MS = 10_000;
-/** With a call unanswered and nothing else heard for this long we look whether the connection still lives. */
-const SILENCE_MS = 1_000;
 
 export class ServerConnection {
   readonly #dialer: Dialer;
@@ -55,11 +50,6 @@ export class ServerConnection {
   #wanted = false;
   #retryTimer: unknown;
   #attempt: AbortController | undefined;
-  /** Calls not answered yet. */
-  #waiting = 0;
-  /** Counts what has come from the server: answers and pushes. */
-  #heard = 0;
-  #silenceTimer: unknown;
 
   /** @param jitter uniform in [0, 1) */
   constructor(dialer: Dialer, clock: Clock, jitter: () => number, handlers: ServerConnectionHandlers) {
@@ -97,18 +87,10 @@ export class ServerConnection {
   ): Promise<MessageShape<O>> {
     const rpc = this.#rpc;
     if (rpc === undefined) throw this.#away();
-    this.#waiting++;
-    this.#watchSilence(rpc);
     try {
-      const response = await rpc.call(method, request, options);
-      this.#heard++;
-      return response;
+      return await rpc.call(method, request, options);
     } catch (error) {
-      if (error instanceof RpcError && !error.local) this.#heard++;
       throw connectionFailure(error, this.#dialer.server);
-    } finally {
-      this.#waiting--;
-      if (this.#waiting === 0) this.#clearSilence();
     }
   }
 
@@ -141,7 +123,6 @@ export class ServerConnection {
       const rpc: RpcClient = new RpcClient(connection, {
         clock: this.#clock,
         onPush: (eventType, payload) => {
-          this.#heard++;
           if (this.#rpc === rpc) this.#handlers.push(eventType, payload);
         },
         onClose: (reason) => this.#lost(rpc, reason),
@@ -174,53 +155,6 @@ export class ServerConnection {
     const why = reason.kind === 'peer' ? 'the server closed the connection' : 'the connection was lost';
     this.#become('offline', why);
     if (this.#wanted) this.#retryLater(why);
-  }
-
-  #watchSilence(rpc: RpcClient): void {
-    if (this.#silenceTimer !== undefined) return;
-    const heard = this.#heard;
-    this.#silenceTimer = this.#clock.setTimer(() => {
-      this.#silenceTimer = undefined;
-      if (this.#rpc !== rpc || this.#waiting === 0) return;
-      if (this.#heard !== heard) this.#watchSilence(rpc);
-      else void this.#lookForLife(rpc);
-    }, SILENCE_MS);
-  }
-
-  /**
-   * A server that was killed and started again leaves connections that only their idle timeout would end, half a minute
-   * later. So a second connection asks the same question: when it is answered, or told that nobody listens, while the
-   * first stays silent, the first is dead. A server that is merely slow answers the first one first.
-   */
-  async #lookForLife(rpc: RpcClient): Promise<void> {
-    const heard = this.#heard;
-    rpc.call(methods.p2p.health, {}).then(
-      () => this.#heard++,
-      () => {},
-    );
-    let reached = false;
-    try {
-      const signal = this.#attempt?.signal ?? new AbortController().signal;
-      const second = new RpcClient(await this.#dialer.dial({ timeoutMs: CONNECT_TIMEOUT_MS, signal }), {
-        clock: this.#clock,
-      });
-      try {
-        await second.call(methods.p2p.health, {});
-        reached = true;
-      } finally {
-        second.close();
-      }
-    } catch (error) {
-      reached = error instanceof ConnectError && error.kind === 'refused';
-    }
-    if (this.#rpc !== rpc || this.#waiting === 0) return;
-    if (reached && this.#heard === heard) rpc.close('no sign of life');
-    else this.#watchSilence(rpc);
-  }
-
-  #clearSilence(): void {
-    if (this.#silenceTimer !== undefined) this.#clock.clearTimer(this.#silenceTimer);
-    this.#silenceTimer = undefined;
   }
 
   #retryLater(reason: string): void {
