@@ -86,7 +86,7 @@ export class OutboxDelivery {
     if (entry === undefined) return false;
     if (entry.recipient !== undefined) return true;
     const conversation = store.conversations.get(channelId);
-    return conversation !== undefined && conversation.paused === undefined && canProtect(conversation);
+    return conversation !== undefined && conversation.paused === undefined && canProtect(this.#engine, conversation);
   }
 
   /**
@@ -195,6 +195,8 @@ function delivered(
   acceptedAtMs: number | undefined,
 ): void {
   const { engine, store } = change;
+  // Our own copy in the inbox may have told us already; then only the receipt is news.
+  const isNews = store.outbox.get(entry.id) !== undefined;
   store.outbox.remove(entry.id);
   const receipt = checkReceipt(change, entry.channelId, messageId, payload, results, proof);
   const undelivered = undeliveredOf(results);
@@ -207,7 +209,9 @@ function delivered(
       ...(receipt === undefined ? {} : { receipt }),
       ...(undelivered.length === 0 ? {} : { undelivered: JSON.stringify(undelivered) }),
     });
-    change.emit(() => ({ type: 'message-state', message: storedMessageView(engine, localId) }));
+    if (isNews || undelivered.length > 0) {
+      change.emit(() => ({ type: 'message-state', message: storedMessageView(engine, localId) }));
+    }
   }
   for (const { identityKey, reason } of undelivered) warnUndelivered(change, entry, identityKey, reason);
 }

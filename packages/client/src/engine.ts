@@ -48,13 +48,20 @@ export interface Reactions {
   dutiesChanged(channelId: Uint8Array): void;
   /** Members came in: make the local checks. */
   membersChanged(channelId: Uint8Array): void;
-  /** We cannot follow the log of this channel any more: ask to be added again. */
-  rejoinNeeded(channelId: Uint8Array): void;
+  /** We cannot follow the log beyond this epoch, or it looks like it: ask to be added again, unless we are past it by now. */
+  trackLost(channelId: Uint8Array, certainty: LostTrack, epochPosition: bigint): void;
   /** The server lost something addressed to us: see whether log entries were among it. */
   inboxGap(): void;
   /** KeyPackages were used. */
   keysUsed(): void;
 }
+
+/**
+ * How sure it is that a group has moved on without this device. `certain`: entries are missing, or secrets.
+ * `suspected`: somebody claims to be in an epoch begun by an entry we skipped; they may be right, or make it up.
+ * `unchecked`: somebody claims an entry we were never given; the server is asked whether there is one.
+ */
+export type LostTrack = 'certain' | 'suspected' | 'unchecked';
 
 export type CommitSettlement =
   | { readonly kind: 'accepted' }

@@ -15,14 +15,13 @@ import { canonicalUsername, checkKey, resolve } from './contacts.ts';
 import { createGroup, refuseBadName } from './create-group.ts';
 import { OutboxDelivery } from './deliver-outbox.ts';
 import { Duties } from './duties.ts';
-import { Engine, type Ports } from './engine.ts';
+import { Engine, type LostTrack, type Ports } from './engine.ts';
 import { conversationOf } from './epoch.ts';
 import { ClientError, toClientError } from './errors.ts';
 import { Inbox } from './inbox.ts';
 import { openDirect } from './open-direct.ts';
 import { publishKeys } from './publish-keys.ts';
-import { cannotFollow } from './commit/receive-entry.ts';
-import { requestRejoin, unsentRejoinRequests } from './rejoin.ts';
+import { isLogLonger, requestRejoin, sendUnsentRequests } from './rejoin.ts';
 import { sendContent, sendText } from './send-message.ts';
 import { type Dialer, ServerConnection } from './server-connection.ts';
 import { greetServer, pinServer, resumeSession, subscribe } from './session.ts';
@@ -101,7 +100,8 @@ class ClientEngine implements Client {
       outboxChanged: () => this.#outbox.kick(),
       dutiesChanged: (channelId) => this.#duties.look(channelId),
       membersChanged: (channelId) => this.#checks.add(channelId),
-      rejoinNeeded: (channelId) => this.#background(() => requestRejoin(engine, channelId)),
+      trackLost: (channelId, certainty, epochPosition) =>
+        this.#background(() => this.#lostTrack(channelId, certainty, epochPosition)),
       inboxGap: () => this.#background(() => this.#lookForLostEntries()),
       keysUsed: () => this.#background(() => this.#publish()),
     };
@@ -396,7 +396,7 @@ class ClientEngine implements Client {
     this.#duties.lookAtAll();
     this.#checks.addAll();
     this.#background(() => this.#publish());
-    for (const channelId of unsentRejoinRequests(engine)) this.#background(() => requestRejoin(engine, channelId));
+    this.#background(() => sendUnsentRequests(engine));
   }
 
   /** After a login on a connection that is up already. */
@@ -450,18 +450,17 @@ class ClientEngine implements Client {
     });
   }
 
+  async #lostTrack(channelId: Uint8Array, certainty: LostTrack, epochPosition: bigint): Promise<void> {
+    const engine = this.#engine;
+    if (certainty !== 'unchecked') return requestRejoin(engine, channelId, certainty, epochPosition);
+    const longer = await isLogLonger(engine, channelId, () => this.#inbox.catchUp(SYNC_TIMEOUT_MS));
+    return longer ? requestRejoin(engine, channelId, 'certain', epochPosition) : undefined;
+  }
+
   /** The server dropped something of ours: where our log ends before the server's does, entries were among it. */
   async #lookForLostEntries(): Promise<void> {
-    const engine = this.#engine;
-    await this.#inbox.catchUp(SYNC_TIMEOUT_MS);
-    for (const { channelId, state } of engine.store.conversations.all()) {
-      if (state !== 'active') continue;
-      const { head } = await engine.server.call(methods.group.listGroupMembers, { channelId });
-      await this.#inbox.catchUp(SYNC_TIMEOUT_MS);
-      const now = engine.store.conversations.get(channelId);
-      if (now !== undefined && now.state === 'active' && now.position < head) {
-        engine.change((change) => cannotFollow(change, now, 'entries of the log were lost'));
-      }
+    for (const { channelId, state, epochPosition } of this.#engine.store.conversations.all()) {
+      if (state === 'active') await this.#lostTrack(channelId, 'unchecked', epochPosition);
     }
   }
 

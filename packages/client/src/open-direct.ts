@@ -6,7 +6,7 @@ import { EMPTY } from '@quicprochat/crypto';
 import { type DeviceAddress, logHashGenesis } from '@quicprochat/core';
 import { methods } from '@quicprochat/transport';
 import { type AddTarget, buildCommit } from './commit/build-commit.ts';
-import { cannotFollow } from './commit/receive-entry.ts';
+import { loseTrack } from './commit/receive-entry.ts';
 import { storePending, submit } from './commit/submit-commit.ts';
 import { fetchAddTargets, resolveUser } from './contacts.ts';
 import { newGroup } from './create-group.ts';
@@ -154,7 +154,9 @@ async function awaitWelcome(
     const { head } = await engine.server.call(methods.group.listGroupMembers, { channelId });
     await catchUp();
     if (head > 0n && !hasGroup(engine, channelId)) {
-      engine.change((change) => cannotFollow(change, conversationOf(engine, channelId), 'the Welcome is not here'));
+      engine.change((change) =>
+        loseTrack(change, conversationOf(engine, channelId), 'certain', 'the Welcome is not here'),
+      );
     }
     // The other side may answer at once; if not, the conversation is returned as it is.
     await engine.conditions

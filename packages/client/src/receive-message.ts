@@ -11,10 +11,10 @@
  * Nothing a row contains can stop the inbox: what cannot be used is passed over and the reason noted (THREATS 3, 12, 30).
  */
 import { encodeHex, equal } from '@quicprochat/crypto';
-import type { DeviceAddress } from '@quicprochat/core';
+import { addressesEqual, type DeviceAddress } from '@quicprochat/core';
 import { groupView, processMessage } from '@quicprochat/mls';
 import type { Envelope } from '@quicprochat/proto';
-import { cannotFollow, receiveEntry } from './commit/receive-entry.ts';
+import { loseTrack, receiveEntry } from './commit/receive-entry.ts';
 import type { Change, Engine } from './engine.ts';
 import { toClientError } from './errors.ts';
 import { openForDevice, receiveWelcome } from './join-group.ts';
@@ -35,6 +35,7 @@ import { addressOf } from './profile/member.ts';
 import { channelOf, isAdmin } from './profile/validate-commit.ts';
 import { receiveRejoinRequest } from './rejoin.ts';
 import { LocalStateError, type StoredConversation } from './store/index.ts';
+import { trustTrack } from './track.ts';
 import { nameOf, storedMessageView } from './views.ts';
 import { noteSkipped } from './watch-server.ts';
 
@@ -158,7 +159,8 @@ function receiveApplication(change: Change, row: InboxRow, skip: (reason: string
   if (key === undefined) {
     if (position <= conversation.epochPosition) return skip('its epoch is over, or was before this device joined');
     skip('it is of an epoch this device never reached');
-    return cannotFollow(change, conversation, 'the group is in an epoch this device never reached');
+    const certainty = position <= conversation.position ? 'suspected' : 'unchecked';
+    return loseTrack(change, conversation, certainty, 'somebody is in an epoch this device never reached');
   }
   const opened = openGroup(engine.crypto, { key: key.key, channelId }, data);
   if (opened.kind === 'refused') return skip(`its envelope is ${opened.reason}`);
@@ -176,6 +178,7 @@ function receiveApplication(change: Change, row: InboxRow, skip: (reason: string
   if (!isMessageAuthenticatedData(outcome.authenticatedData, channelId)) return skip('it is for another channel');
   const sender = addressOf(outcome.sender);
   if (sender === undefined) return skip('its sender is not one of ours');
+  if (position === conversation.epochPosition && !addressesEqual(sender, engine.address)) trustTrack(change, channelId);
   const parsed = parseContent(outcome.data);
   if (parsed.kind === 'malformed') return skip('what it says is malformed');
   const { content } = parsed;

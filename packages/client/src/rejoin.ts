@@ -16,7 +16,7 @@ import { Status } from '@quicprochat/proto';
 import { methods } from '@quicprochat/transport';
 import { memberAt } from './commit/new-epoch.ts';
 import { fetchHybridKeys } from './contacts.ts';
-import type { Change, Engine } from './engine.ts';
+import type { Change, Engine, LostTrack } from './engine.ts';
 import { toClientError } from './errors.ts';
 import {
   createMessageId,
@@ -29,16 +29,24 @@ import {
 } from './message/index.ts';
 import { channelOf } from './profile/validate-commit.ts';
 import { statusOf } from './server-errors.ts';
+import { doubtTrack } from './track.ts';
 
 const NONCE_BYTES = 16;
 /** Whatever makes us ask, we do not ask more often: each request costs the group a commit. */
 const REQUEST_INTERVAL_MS = 10 * 60_000;
 
 /** Asks to be added again, unless that was asked lately. Safe to call for whatever state the conversation is in. */
-export async function requestRejoin(engine: Engine, channelId: Uint8Array): Promise<void> {
+export async function requestRejoin(
+  engine: Engine,
+  channelId: Uint8Array,
+  certainty: LostTrack,
+  epochPosition: bigint,
+): Promise<void> {
   await engine.queue.run(`rejoin/${encodeHex(channelId)}`, async () => {
     const conversation = engine.store.conversations.get(channelId);
     if (conversation === undefined || conversation.state === 'left' || conversation.state === 'removed') return;
+    // Somebody was faster than we could ask: a Welcome, or the entry that was missing.
+    if (conversation.epochPosition !== epochPosition) return;
     const open = engine.store.rejoinRequests.own(channelId);
     if (open === undefined || engine.nowMs() - open.requestedAtMs > REQUEST_INTERVAL_MS) {
       engine.change((change) => {
@@ -47,12 +55,17 @@ export async function requestRejoin(engine: Engine, channelId: Uint8Array): Prom
           requestedAtMs: engine.nowMs(),
         });
         change.store.settings.set(unsentKey(channelId), '1');
-        change.store.conversations.save({ ...conversation, state: 'awaiting-welcome' });
+        // On a mere suspicion the group stays as it is, or one member's garbage could put all of them out of action.
+        if (certainty === 'certain') change.store.conversations.save({ ...conversation, state: 'awaiting-welcome' });
+        else doubtTrack(change, channelId);
         change.emit({
           type: 'warning',
           code: 'rejoin-requested',
           conversationId: encodeHex(channelId),
-          text: 'this device lost track of the conversation and has asked the others to add it again',
+          text:
+            certainty === 'certain'
+              ? 'this device lost track of the conversation and has asked the others to add it again'
+              : 'this device may have lost track of the conversation and has asked the others to add it again',
         });
       });
     }
@@ -60,12 +73,25 @@ export async function requestRejoin(engine: Engine, channelId: Uint8Array): Prom
   });
 }
 
-/** Requests that could not be sent when they were made. */
-export function unsentRejoinRequests(engine: Engine): readonly Uint8Array[] {
-  return engine.store.conversations
-    .all()
-    .filter(({ channelId }) => engine.store.settings.get(unsentKey(channelId)) !== undefined)
-    .map(({ channelId }) => channelId);
+/** Looks whether the server's log is longer than what we were given of it. */
+export async function isLogLonger(
+  engine: Engine,
+  channelId: Uint8Array,
+  catchUp: () => Promise<void>,
+): Promise<boolean> {
+  await catchUp();
+  const { head } = await engine.server.call(methods.group.listGroupMembers, { channelId });
+  // What the server wrote between the two questions is on its way to us.
+  await catchUp();
+  const conversation = engine.store.conversations.get(channelId);
+  return conversation !== undefined && conversation.state === 'active' && conversation.position < head;
+}
+
+/** Sends the requests that could not be sent when they were made. */
+export async function sendUnsentRequests(engine: Engine): Promise<void> {
+  for (const { channelId } of engine.store.conversations.all()) {
+    await engine.queue.run(`rejoin/${encodeHex(channelId)}`, () => sendRequests(engine, channelId));
+  }
 }
 
 async function sendRequests(engine: Engine, channelId: Uint8Array): Promise<void> {

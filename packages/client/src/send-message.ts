@@ -24,6 +24,7 @@ import {
 } from './message/index.ts';
 import { encodeMessageAuthenticatedData } from './profile/authenticated-data.ts';
 import type { Protection, StoredConversation } from './store/index.ts';
+import { isTrackDoubted } from './track.ts';
 import type { Message } from './types.ts';
 import { conversationView, storedMessageView } from './views.ts';
 
@@ -47,7 +48,7 @@ export function sendContent(engine: Engine, channelId: Uint8Array, body: Content
 
     const conversation = { ...before, deviceCounter, previousHash: contentHash(engine.crypto, built.bytes) };
     change.store.conversations.save(conversation);
-    const protection = canProtect(conversation) ? protect(change, conversation, built.bytes) : undefined;
+    const protection = canProtect(engine, conversation) ? protect(change, conversation, built.bytes) : undefined;
     const { identityKey, deviceId } = engine.address;
     change.store.messages.rememberContent(channelId, identityKey, contentId);
     const isNote = conversation.kind === 'note';
@@ -116,9 +117,9 @@ export function protect(change: Change, conversation: StoredConversation, conten
   return { messageId, envelope, position: place.epochPosition };
 }
 
-/** Whether there is a group to protect a message in. */
-export function canProtect(conversation: StoredConversation): boolean {
-  return conversation.kind !== 'note' && conversation.state === 'active' && conversation.groupId !== undefined;
+/** Whether there is a group to protect a message in, and as far as we know somebody to read it. */
+export function canProtect(engine: Engine, { channelId, kind, state, groupId }: StoredConversation): boolean {
+  return kind !== 'note' && state === 'active' && groupId !== undefined && !isTrackDoubted(engine, channelId);
 }
 
 function refuseUnlessSendable(engine: Engine, conversation: StoredConversation): void {

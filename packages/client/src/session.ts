@@ -90,7 +90,22 @@ export async function resumeSession(engine: Engine): Promise<void> {
 
 /** Starts the push of our inbox from where it was left. */
 export async function subscribe(engine: Engine): Promise<void> {
-  const { headSeq } = await engine.server.call(methods.delivery.subscribe, { afterSeq: engine.inboxCursor });
+  let { headSeq } = await engine.server.call(methods.delivery.subscribe, { afterSeq: engine.inboxCursor });
+  if (headSeq < engine.inboxCursor) {
+    // The server counts anew, as after a restored backup. What it still has is read from the beginning: what we have
+    // already is recognised by what it contains.
+    engine.change((change) => {
+      change.store.inbox.restart();
+      change.emit({
+        type: 'warning',
+        code: 'inbox-restarted',
+        conversationId: undefined,
+        text: 'the server has gone back to an earlier state; messages may be missing',
+      });
+    });
+    engine.inboxPassed = 0n;
+    ({ headSeq } = await engine.server.call(methods.delivery.subscribe, { afterSeq: 0n }));
+  }
   engine.inboxHead = headSeq;
   engine.conditions.check();
 }

@@ -209,4 +209,5 @@ export type WarningCode =
   | 'sending-paused'
   | 'rejoin-requested'
   | 'session-ended'
+  | 'inbox-restarted'
   | 'key-packages-low';

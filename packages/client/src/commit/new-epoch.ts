@@ -12,6 +12,7 @@ import { addressOf } from '../profile/member.ts';
 import { channelOf } from '../profile/validate-commit.ts';
 import type { StoredConversation } from '../store/index.ts';
 import { conversationView, nameOf } from '../views.ts';
+import { trustTrack } from '../track.ts';
 import { pauseSending, unpauseSending } from '../watch-server.ts';
 
 export interface NewEpoch {
@@ -60,6 +61,9 @@ export function enterEpoch(
   settleRejoinRequests(change, channelId, before, next);
   saved = forgetGoneMembers(change, saved, membersAfter);
   saved = compareRoster(change, saved, next, rosterHash);
+
+  // Somebody else's commit that we could follow: whoever claimed that we were left behind was wrong.
+  if (committer !== undefined && !addressesEqual(committer, engine.address)) trustTrack(change, channelId);
 
   store.outbox.dropUnsentProtection(channelId, saved.epochPosition);
   change.after(() => {

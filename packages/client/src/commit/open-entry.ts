@@ -16,8 +16,8 @@ import {
 import type { LogPlace } from './build-commit.ts';
 
 export type EntryOutcome =
-  /** `laterEpoch`: it was sealed in an epoch we never reached: somebody applied an entry that we skipped or never saw. */
-  | { readonly kind: 'skipped'; readonly reason: string; readonly laterEpoch: boolean }
+  /** `claimedPosition`: it claims an epoch that began there, after ours. Nobody vouches for the claim. */
+  | { readonly kind: 'skipped'; readonly reason: string; readonly claimedPosition?: bigint }
   | { readonly kind: 'proposals'; readonly state: GroupState }
   | {
       readonly kind: 'commit';
@@ -32,7 +32,8 @@ export function openEntry(context: MlsContext, state: GroupState, place: LogPlac
   const position = groupPosition(envelope);
   if (position === undefined) return skipped('it is not a group envelope');
   if (position !== place.epochPosition) {
-    return { kind: 'skipped', reason: 'it is for another epoch', laterEpoch: position > place.epochPosition };
+    const claim = position > place.epochPosition ? { claimedPosition: position } : {};
+    return { kind: 'skipped', reason: 'it is for another epoch', ...claim };
   }
   const opened = openGroup(context.crypto, { key: place.envelopeKey, channelId: place.channelId }, envelope);
   if (opened.kind === 'refused') return skipped(`its envelope is ${opened.reason}`);
@@ -67,5 +68,5 @@ export function openEntry(context: MlsContext, state: GroupState, place: LogPlac
 }
 
 function skipped(reason: string): EntryOutcome {
-  return { kind: 'skipped', reason, laterEpoch: false };
+  return { kind: 'skipped', reason };
 }

@@ -7,11 +7,11 @@
  *   and each time: log_hash, roster_hash, what the committer saw of the log (THREATS 30, 32, 33)
  */
 import { concat, decodeHex, encodeHex, equal } from '@quicprochat/crypto';
-import { logHashNext } from '@quicprochat/core';
+import { addressesEqual, logHashNext } from '@quicprochat/core';
 import { fromBinary } from '@bufbuild/protobuf';
 import { decodePendingCommit, mergePendingCommit } from '@quicprochat/mls';
 import { type LogEntry, type PqRenewal, SubmitCommitRequestSchema } from '@quicprochat/proto';
-import type { Change } from '../engine.ts';
+import type { Change, LostTrack } from '../engine.ts';
 import { logPlaceOf } from '../epoch.ts';
 import { EnvelopeType, kindAgrees, openShared, PQ_SALT_LENGTH } from '../message/index.ts';
 import { addressOf } from '../profile/member.ts';
@@ -50,7 +50,7 @@ export function receiveEntry(change: Change, row: EntryRow): void {
     return;
   }
   if (position > conversation.position + 1n) {
-    cannotFollow(change, conversation, 'entries of the log are missing');
+    loseTrack(change, conversation, 'certain', 'entries of the log are missing');
     return;
   }
 
@@ -74,7 +74,10 @@ export function receiveEntry(change: Change, row: EntryRow): void {
       store.conversations.save(advanced);
       noteSkipped(change, 'skipped-entry', channelId, row.data, outcome.reason);
       compareRoster(change, advanced, state, entry.rosterHash);
-      if (outcome.laterEpoch) cannotFollow(change, advanced, 'the group is in an epoch this device never reached');
+      // Did somebody apply an entry that we skipped? A claim about one that is yet to come is garbage like the rest.
+      if (outcome.claimedPosition !== undefined && outcome.claimedPosition <= conversation.position) {
+        loseTrack(change, advanced, 'suspected', 'somebody is in an epoch this device never reached');
+      }
       return;
     case 'proposals':
       change.setGroup(channelId, outcome.state);
@@ -84,7 +87,7 @@ export function receiveEntry(change: Change, row: EntryRow): void {
       return;
     case 'lost-own-commit':
       store.conversations.save(advanced);
-      cannotFollow(change, advanced, 'a commit of this device was accepted, but what it led to is lost');
+      loseTrack(change, advanced, 'certain', 'a commit of this device was accepted, but what it led to is lost');
       return;
     case 'commit': {
       const { effects, authenticatedData } = outcome;
@@ -95,7 +98,13 @@ export function receiveEntry(change: Change, row: EntryRow): void {
         current = tellLogMismatch(change, current, row, 'the committer of a change saw another log than this device');
       }
       if (effects.selfRemoved) {
-        leaveGroup(change, current, committer);
+        const addedAgain = effects.added.some((member) => {
+          const address = addressOf(member);
+          return address !== undefined && addressesEqual(address, engine.address);
+        });
+        // Removed and added in one commit: somebody answered a request of ours, and the Welcome comes next.
+        if (addedAgain) dropGroup(change, { ...current, state: 'awaiting-welcome' });
+        else leaveGroup(change, current, committer);
         return;
       }
       const pqSalt =
@@ -112,7 +121,7 @@ export function receiveEntry(change: Change, row: EntryRow): void {
       });
       // The commit is valid, so the epoch has begun for everyone; but nobody told us how to read in it.
       if (authenticatedData.pqCommitment !== undefined && pqSalt === undefined) {
-        cannotFollow(change, current, 'the renewed key of the channel did not reach this device');
+        loseTrack(change, current, 'certain', 'the renewed key of the channel did not reach this device');
       }
       return;
     }
@@ -182,11 +191,16 @@ export function payloadOf(pending: StoredPendingCommit): Uint8Array {
   return fromBinary(SubmitCommitRequestSchema, pending.request).payload;
 }
 
-/** This device is out of step with its group for good: it asks to be added again, and says so. */
-export function cannotFollow(change: Change, conversation: StoredConversation, reason: string): void {
+/** This device is out of step with its group, for sure or by the look of it: see rejoin.ts. */
+export function loseTrack(
+  change: Change,
+  { channelId, epochPosition }: StoredConversation,
+  certainty: LostTrack,
+  reason: string,
+): void {
   const { engine } = change;
-  engine.ports.log.warn('a group cannot be followed any more', { reason });
-  change.after(() => engine.reactions.rejoinNeeded(conversation.channelId));
+  engine.ports.log.warn('a group may have moved on without this device', { certainty, reason });
+  change.after(() => engine.reactions.trackLost(channelId, certainty, epochPosition));
 }
 
 function advance(change: Change, conversation: StoredConversation, row: EntryRow): StoredConversation {

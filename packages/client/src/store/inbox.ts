@@ -7,6 +7,8 @@ export interface InboxStore {
   cursor(): bigint;
   /** Moves forward, never back. Call it in the transaction that stores the row's effects, and Ack only afterwards. */
   advance(seq: bigint): void;
+  /** Starts from the beginning: the server counts anew. */
+  restart(): void;
   /** The highest seq the server has confirmed as removed. */
   acked(): bigint;
   setAcked(seq: bigint): void;
@@ -15,11 +17,15 @@ export interface InboxStore {
 export function inboxStore(driver: Driver): InboxStore {
   const get = driver.prepare('SELECT cursor, acked FROM inbox');
   const advance = driver.prepare('UPDATE inbox SET cursor = max(cursor, ?)');
+  const restart = driver.prepare('UPDATE inbox SET cursor = 0, acked = 0');
   const setAcked = driver.prepare('UPDATE inbox SET acked = max(acked, ?)');
   return {
     cursor: () => bigintOf(get.get() ?? {}, 'cursor'),
     advance(seq) {
       advance.run(seq);
+    },
+    restart() {
+      restart.run();
     },
     acked: () => bigintOf(get.get() ?? {}, 'acked'),
     setAcked(seq) {

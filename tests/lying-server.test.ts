@@ -1,0 +1,354 @@
+// A server that lies, and members that misbehave, against real clients: what they do is refused, shown, and healed.
+import assert from 'node:assert/strict';
+import { after, afterEach, before, test } from 'node:test';
+import { encodeAddress } from '@quicprochat/core';
+import { nodeCrypto } from '@quicprochat/crypto/node';
+import type { ClientEvent } from '@quicprochat/client/node';
+import type { Envelope } from '@quicprochat/proto';
+import { methods, RpcError } from '@quicprochat/transport';
+import { createMessageId, openDirect, PayloadKind, sealDirect } from '../packages/client/src/message/index.ts';
+import { Meddler } from './meddler.ts';
+import { type Person, World } from './world.ts';
+
+let world: World;
+let alice: Person;
+let bob: Person;
+let carol: Person;
+const forAlice = new Meddler();
+const forBob = new Meddler();
+
+before(async () => {
+  world = await World.start();
+  [alice, bob, carol] = await Promise.all([
+    world.person('alice', { wrapDialer: forAlice.wrap }),
+    world.person('bob', { wrapDialer: forBob.wrap }),
+    world.person('carol'),
+  ]);
+});
+after(async () => {
+  await world[Symbol.asyncDispose]();
+});
+afterEach(() => {
+  forAlice.honest();
+  forBob.honest();
+});
+
+const random = (length: number): Uint8Array => nodeCrypto.random(length);
+const freshId = (): Uint8Array => createMessageId(Date.now(), random);
+const hexBytes = (hex: string): Uint8Array => new Uint8Array(Buffer.from(hex, 'hex'));
+
+function warned(person: Person, code: string, words: RegExp): boolean {
+  return person.events.some((event) => event.type === 'warning' && event.code === code && words.test(event.text));
+}
+
+const isGap = (event: ClientEvent): boolean => event.type === 'gap';
+
+/** A group of Alice (administrator), Bob and Carol. */
+async function groupOfThree(name: string): Promise<{ readonly id: string; readonly channelId: Uint8Array }> {
+  const { id } = await alice.client.createGroup(name);
+  await alice.client.invite(id, ['bob', 'carol']);
+  for (const one of [bob, carol]) await one.joined(name);
+  return { id, channelId: hexBytes(id) };
+}
+
+/** Makes Alice commit something that changes nothing else. */
+async function commitByAlice(id: string, admin: boolean): Promise<void> {
+  await alice.client.setAdmin(id, 'carol', admin);
+}
+
+test('THREATS 12: everything twice, and again under new numbers: shown once', async () => {
+  const { id } = await groupOfThree('twice');
+  forBob.envelopes = (envelope) => {
+    queueMicrotask(() => forBob.pushAgain(envelope));
+    return [envelope];
+  };
+  for (const text of ['one', 'two', 'three']) await alice.client.send(id, text);
+  await bob.sees('twice', ['one', 'two', 'three']);
+  forBob.honest();
+  for (const envelope of forBob.seen.slice(-3)) forBob.push(envelope);
+  await bob.until('refused', () => warned(bob, 'skipped-envelope', /generationUsed/));
+  await alice.client.send(id, 'four');
+  await bob.sees('twice', ['one', 'two', 'three', 'four']);
+  await bob.restart();
+  for (const envelope of forBob.seen.slice(-4)) forBob.push(envelope);
+  await alice.client.send(id, 'five');
+  await bob.sees('twice', ['one', 'two', 'three', 'four', 'five']);
+});
+
+test('THREATS 12: a dropped message shows as a gap, a reflected one as nothing', async () => {
+  const { id } = await groupOfThree('gaps');
+  await alice.client.send(id, 'one');
+  await bob.sees('gaps', ['one']);
+  let dropped = false;
+  forBob.envelopes = (envelope) => {
+    if (dropped || envelope.entry !== undefined) return [envelope];
+    dropped = true;
+    return [];
+  };
+  await alice.client.send(id, 'two');
+  await alice.client.flush();
+  await alice.client.send(id, 'three');
+  await bob.sees('gaps', ['one', 'three']);
+  const gap = bob.events.find(isGap);
+  assert.equal(gap?.type === 'gap' && gap.missing, 1);
+  assert.equal(gap?.type === 'gap' && gap.username, 'alice');
+  // Alice's own words come back to her under another message id.
+  const mine = forAlice.seen.findLast((envelope) => envelope.entry === undefined && envelope.data[0] === 3);
+  assert.ok(mine);
+  forAlice.push({ ...mine, messageId: freshId() });
+  await bob.say('gaps', 'four');
+  await alice.sees('gaps', ['one', 'two', 'three', 'four']);
+});
+
+test('THREATS 3: an envelope on another channel than it was sent on does not open', async () => {
+  const one = await groupOfThree('channel one');
+  const two = await groupOfThree('channel two');
+  forBob.envelopes = (envelope) => [
+    envelope.entry === undefined ? { ...envelope, channelId: two.channelId } : envelope,
+  ];
+  await alice.client.send(one.id, 'not for here');
+  await bob.until('refused', () => warned(bob, 'skipped-envelope', /./));
+  forBob.honest();
+  assert.deepEqual(await bob.texts('channel two'), []);
+  await alice.client.send(two.id, 'for here');
+  await bob.sees('channel two', ['for here']);
+});
+
+test('THREATS 4: a Welcome for another channel is refused, nothing is written, nothing overwritten', async () => {
+  const { id } = await groupOfThree('real');
+  // Bob is welcomed to another group; a member passes that Welcome on as one for a channel of their choice.
+  let welcome: Envelope | undefined;
+  forBob.envelopes = (envelope) => {
+    if (envelope.data[0] !== 1) return [envelope];
+    welcome = envelope;
+    return [];
+  };
+  const other = await alice.client.createGroup('other');
+  await alice.client.invite(other.id, ['bob']);
+  await bob.until('the Welcome', () => welcome !== undefined);
+  const account = bob.store.account.get()!;
+  const address = { identityKey: account.identityKey, deviceId: account.deviceId };
+  assert.equal(encodeAddress(address).length, 48);
+  const [hybridKey] = bob.store.keys.hybridKeys();
+  const opened = openDirect(
+    nodeCrypto,
+    { address, hybridPrivateKey: hybridKey!.privateKey, channelId: hexBytes(other.id) },
+    welcome!.data,
+  );
+  assert.equal(opened.kind, 'opened');
+  const body = opened.kind === 'opened' ? opened.body : new Uint8Array(0);
+  const conversationsBefore = await bob.client.conversations({ includeGone: true });
+  const keyPackagesBefore = bob.store.keys.keyPackagesToUpload().length;
+  const forge = (channelId: Uint8Array): void => {
+    const data = sealDirect(
+      { crypto: nodeCrypto, random },
+      { address, hybridKey: hybridKey!.publicKey },
+      channelId,
+      PayloadKind.Welcome,
+      body,
+    );
+    forBob.push({ data, channelId, messageId: freshId(), acceptedAtMs: 1n });
+  };
+  forBob.honest();
+  forge(random(16));
+  await bob.until('refused', () => warned(bob, 'welcome-refused', /another channel/));
+  // And on the channel of a group that Bob is in.
+  forge(hexBytes(id));
+  await bob.until('refused', () => warned(bob, 'welcome-refused', /already there/));
+  assert.deepEqual(await bob.client.conversations({ includeGone: true }), conversationsBefore);
+  assert.equal(bob.store.keys.keyPackagesToUpload().length, keyPackagesBefore);
+  // The real one still works: its key was not used up by the forgeries. Once.
+  forBob.push({ ...welcome! });
+  await bob.joined('other');
+  forBob.push({ ...welcome! });
+  await bob.until(
+    'refused',
+    () => bob.events.filter((e) => e.type === 'warning' && /already there/.test(e.text)).length > 1,
+  );
+  await alice.client.send(id, 'still here');
+  await bob.restart();
+  await bob.sees('real', ['still here']);
+});
+
+test('THREATS 10, 33: an entry withheld from one member: it asks to be added again, and goes on with its history', async () => {
+  const { id } = await groupOfThree('withheld');
+  await alice.client.send(id, 'before');
+  await bob.sees('withheld', ['before']);
+  let withheld = false;
+  forBob.envelopes = (envelope) => {
+    if (withheld || envelope.entry === undefined) return [envelope];
+    withheld = true;
+    return [];
+  };
+  await commitByAlice(id, true);
+  await alice.client.send(id, 'not for Bob');
+  await bob.until('asked', () => warned(bob, 'rejoin-requested', /./));
+  await bob.client.send(id, 'am I back?');
+  await bob.joined('withheld');
+  await alice.until('Bob heard', async () => (await alice.texts('withheld')).includes('am I back?'));
+  await carol.until('Bob heard', async () => (await carol.texts('withheld')).includes('am I back?'));
+  await alice.client.send(id, 'welcome back');
+  await bob.until('Alice heard', async () => (await bob.texts('withheld')).includes('welcome back'));
+  assert.equal((await bob.texts('withheld'))[0], 'before');
+});
+
+test('THREATS 30: garbage takes a position: skipped by all, the group goes on', async () => {
+  const { id, channelId } = await groupOfThree('garbage');
+  for (const one of [bob, carol]) await one.client.sync();
+  const { head } = await forBob.call(methods.group.listGroupMembers, { channelId });
+  const garbage = new Uint8Array(512).fill(7);
+  garbage[0] = 3;
+  const { outcome } = await forBob.call(methods.delivery.submitCommit, {
+    channelId,
+    after: head,
+    messageId: freshId(),
+    payload: garbage,
+  });
+  assert.equal(outcome.case, 'accepted');
+  await alice.until('skipped', () => warned(alice, 'skipped-entry', /./));
+  await commitByAlice(id, true);
+  await alice.client.send(id, 'going on');
+  for (const one of [bob, carol]) await one.sees('garbage', ['going on']);
+  const epochs = await Promise.all([alice, bob, carol].map(async (one) => (await one.conversation('garbage')).epoch));
+  assert.equal(new Set(epochs).size, 1);
+});
+
+test('THREATS 32: the answer to an accepted commit is lost: the same bytes again, the same position', async () => {
+  const { id, channelId } = await groupOfThree('lost answer');
+  const sent: Uint8Array[] = [];
+  const positions: bigint[] = [];
+  let lose = true;
+  forAlice.request(methods.delivery.submitCommit, (request) => {
+    sent.push(request.payload.slice());
+    return request;
+  });
+  forAlice.answer(methods.delivery.submitCommit, (answer) => {
+    if (answer.outcome.case === 'accepted') positions.push(answer.outcome.value.entry!.position);
+    if (lose) {
+      lose = false;
+      forAlice.cut();
+    }
+    return answer;
+  });
+  // The inbox must not tell it before the retry does.
+  forAlice.envelopes = (envelope) => (envelope.entry === undefined ? [envelope] : []);
+  await commitByAlice(id, true);
+  forAlice.honest();
+  assert.equal(sent.length, 2);
+  assert.deepEqual(sent[0], sent[1]);
+  assert.equal(positions[0], positions[1]);
+  await alice.client.send(id, 'fine');
+  for (const one of [bob, carol]) await one.sees('lost answer', ['fine']);
+  const { head } = await forBob.call(methods.group.listGroupMembers, { channelId });
+  assert.equal(head, positions[0]);
+});
+
+test('THREATS 33: a log that does not follow, two logs, and a lie about the roster pause sending', async () => {
+  const { id } = await groupOfThree('watched');
+  forBob.envelopes = (envelope) => [
+    envelope.entry === undefined ? envelope : { ...envelope, entry: { ...envelope.entry, rosterHash: random(32) } },
+  ];
+  await commitByAlice(id, true);
+  await bob.until('noticed', () => warned(bob, 'roster-mismatch', /other devices/));
+  await assert.rejects(bob.client.send(id, 'psst'), { code: 'sending-paused' });
+  forBob.honest();
+  await commitByAlice(id, false);
+  await bob.until('lifted', async () => (await bob.conversation('watched')).paused === undefined);
+  await bob.client.send(id, 'now it is right');
+  await alice.sees('watched', ['now it is right']);
+
+  forBob.envelopes = (envelope) => [
+    envelope.entry === undefined ? envelope : { ...envelope, entry: { ...envelope.entry, logHash: random(32) } },
+  ];
+  await commitByAlice(id, true);
+  await bob.until('noticed', () => warned(bob, 'log-mismatch', /does not follow/));
+  await assert.rejects(bob.client.send(id, 'psst'), { code: 'sending-paused' });
+  assert.notEqual(bob.store.evidence.list(10).length, 0);
+  // The user has looked into it.
+  await bob.client.resumeSending(id);
+  forBob.honest();
+  await bob.client.send(id, 'I know');
+  await alice.sees('watched', ['now it is right', 'I know']);
+
+  // Another entry at a position that Bob has seen already.
+  const entry = forBob.seen.findLast((envelope) => envelope.entry !== undefined)!;
+  forBob.push({ ...entry, data: random(512), entry: { ...entry.entry!, logHash: random(32) } });
+  await bob.until('noticed', () => warned(bob, 'log-mismatch', /two different logs/));
+});
+
+test('THREATS 1: another identity, another device’s key, another server: refused before anything is sent', async () => {
+  const carolsKey = (await alice.client.resolve('carol')).identityKey;
+  forAlice.answer(methods.user.resolveUser, async (real) => {
+    const { outcome } = await forBob.call(methods.user.resolveUser, { username: 'bob' });
+    if (outcome.case !== 'found' || real.outcome.case !== 'found') return real;
+    return { outcome: { case: 'found' as const, value: { ...outcome.value, username: real.outcome.value.username } } };
+  });
+  await assert.rejects(alice.client.resolve('carol'), { code: 'identity-changed' });
+  forAlice.honest();
+  assert.equal((await alice.client.resolve('carol')).identityKey, carolsKey);
+
+  const { id } = await alice.client.createGroup('careful');
+  const bobsKey = hexBytes((await alice.client.resolve('bob')).identityKey);
+  const calls: string[] = forAlice.calls;
+  forAlice.answer(methods.keys.fetchKeyPackage, async (real) => {
+    const swapped = await forAlice.call(methods.keys.fetchKeyPackage, { identityKey: bobsKey, suite: 1 });
+    return {
+      keyPackages: real.keyPackages.map((one, i) => ({ ...one, keyPackage: swapped.keyPackages[i]!.keyPackage })),
+    };
+  });
+  const commitsBefore = calls.filter((name) => name.endsWith('/SubmitCommit')).length;
+  await assert.rejects(alice.client.invite(id, ['carol']), { code: 'bad-key-package' });
+  assert.equal(calls.filter((name) => name.endsWith('/SubmitCommit')).length, commitsBefore);
+  forAlice.honest();
+
+  forBob.answer(methods.p2p.health, (real) => ({ ...real, receiptKey: random(32) }));
+  await bob.close();
+  await bob.open();
+  await assert.rejects(bob.client.connect(), { code: 'server-changed', kind: 'verification-failed' });
+  forBob.answer(methods.p2p.health, (real) => ({ ...real, origin: 'elsewhere.example' }));
+  await assert.rejects(bob.client.connect(), { code: 'server-changed' });
+  forBob.honest();
+  await bob.client.connect();
+});
+
+test('a receipt that does not verify is kept as evidence and shown', async () => {
+  const { id } = await groupOfThree('receipts');
+  await alice.client.send(id, 'honest');
+  await alice.client.flush();
+  assert.equal(warned(alice, 'bad-receipt', /./), false);
+  forAlice.answer(methods.delivery.batchEnqueue, (real) => {
+    const deliveryProof = real.deliveryProof.slice();
+    deliveryProof[deliveryProof.length - 1]! ^= 1;
+    return { ...real, deliveryProof };
+  });
+  await alice.client.send(id, 'lied about');
+  await alice.client.flush();
+  await alice.until('noticed', () => warned(alice, 'bad-receipt', /does not verify/));
+  await bob.sees('receipts', ['honest', 'lied about']);
+});
+
+test('THREATS 39: the same message id with other bytes: the first one stands', async () => {
+  const { channelId } = await groupOfThree('same id');
+  const messageId = freshId();
+  const payload = new Uint8Array(512).fill(3);
+  const first = await forBob.call(methods.delivery.batchEnqueue, { channelId, messageId, payload });
+  assert.ok(first.results.every(({ outcome }) => outcome.case === 'queued'));
+  const again = await forBob.call(methods.delivery.batchEnqueue, { channelId, messageId, payload });
+  assert.ok(again.results.every(({ outcome }) => outcome.case === 'duplicate'));
+  await assert.rejects(
+    forBob.call(methods.delivery.batchEnqueue, { channelId, messageId, payload: new Uint8Array(512).fill(4) }),
+    (error) => error instanceof RpcError && error.message !== '',
+  );
+});
+
+test('THREATS 13, 37: a stolen token opens nothing without the device key', async () => {
+  const session = alice.store.account.session()!;
+  const thief = await world.person('thief');
+  thief.store.account.saveSession(session);
+  await thief.restart();
+  await thief.until('refused', () => warned(thief, 'session-ended', /log in again/));
+  await assert.rejects(thief.client.sync(), { code: 'not-logged-in' });
+  await alice.restart();
+  assert.equal((await alice.client.whoami())?.loggedIn, true);
+  await alice.client.sync();
+});
