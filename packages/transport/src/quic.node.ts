@@ -32,11 +32,11 @@ export interface QuicConnectOptions {
   readonly signal?: AbortSignal;
   /** Silence after which the connection counts as lost. Default 30,000. */
   readonly idleTimeoutMs?: number;
-  /** After this much silence from the server we ask for a sign of life. Default 10,000. */
+  /** After this much silence from the server we ask for a sign of life. Default 5,000. */
   readonly keepaliveMs?: number;
   /**
    * When the server owes a sign of life (we sent something, or asked), silence of this length means that the connection
-   * is lost: a server that was killed says no goodbye. Default 5,000.
+   * is lost: a server that was killed says no goodbye. Default 4,000.
    */
   readonly unansweredMs?: number;
 }
@@ -61,8 +61,8 @@ export interface QuicListenOptions {
 
 const ALPN = 'qpc';
 const IDLE_TIMEOUT_MS = 30_000;
-const KEEPALIVE_MS = 10_000;
-const UNANSWERED_MS = 5_000;
+const KEEPALIVE_MS = 5_000;
+const UNANSWERED_MS = 4_000;
 const TICKS_PER_LIMIT = 5;
 const CONNECT_TIMEOUT_MS = 5_000;
 const CONNECTIONS_MAX = 10_000;
