@@ -122,6 +122,13 @@ export class World {
     await this.killServer('SIGTERM');
   }
 
+  /** Replaces the server by a new one at the same address that knows nothing. */
+  async forgetServer(): Promise<void> {
+    await this.stopServer();
+    await rm(this.dataDir, { recursive: true, force: true });
+    await this.startServer();
+  }
+
   /** Ends the server's process at once, as a power failure would. Only with `ownProcess`. */
   async killServer(signal: NodeJS.Signals = 'SIGKILL'): Promise<void> {
     const child = this.#process;

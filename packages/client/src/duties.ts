@@ -20,11 +20,11 @@ import { commitWith, proposeLeaving } from './commit/submit-commit.ts';
 import { fetchAddTargets, resolveIdentity } from './contacts.ts';
 import type { Engine } from './engine.ts';
 import { toClientError } from './errors.ts';
-import { updateDueKey } from './join-group.ts';
 import { addressOf } from './profile/member.ts';
 import { channelOf, isAdmin } from './profile/validate-commit.ts';
 import { statusOf } from './server-errors.ts';
 import type { ReceivedRejoinRequest, StoredConversation } from './store/index.ts';
+import { updateDueKey } from './track.ts';
 
 const RANK_DELAY_MS = 3_000;
 const JITTER_MS = 2_000;

@@ -7,7 +7,7 @@
  * Whatever is refused leaves nothing behind but a note of why. A conversation with a live group is never overwritten,
  * unless this device has asked to be added again.
  */
-import { encodeHex, equal } from '@quicprochat/crypto';
+import { equal } from '@quicprochat/crypto';
 import {
   findExtension,
   groupView,
@@ -36,7 +36,7 @@ import { GROUP_CONFIG } from './profile/group-parameters.ts';
 import { addressOf, usernameOf } from './profile/member.ts';
 import { isPostQuantum } from './profile/suites.ts';
 import type { StoredConversation, StoredKeyPackage } from './store/index.ts';
-import { trustTrack } from './track.ts';
+import { trustTrack, updateDueKey } from './track.ts';
 import { conversationView, nameOf } from './views.ts';
 import { noteSkipped } from './watch-server.ts';
 
@@ -139,11 +139,6 @@ function join(change: Change, { channelId }: DirectRow, bytes: Uint8Array): stri
     engine.reactions.keysUsed();
   });
   return undefined;
-}
-
-/** Set when this device joined by a last-resort KeyPackage and has yet to commit an update (PROTOCOL section 8). */
-export function updateDueKey(channelId: Uint8Array): string {
-  return `update-due/${encodeHex(channelId)}`;
 }
 
 interface Candidate {

@@ -167,7 +167,6 @@ function receiveApplication(change: Change, row: InboxRow, skip: (reason: string
   if (!kindAgrees(opened.payloadKind, EnvelopeType.Group, 'message', opened.body)) {
     return skip('its contents are of another kind');
   }
-  store.conversations.countEnvelope(channelId, position);
 
   const outcome = processMessage(engine.mls(), state, opened.body);
   if (outcome.kind === 'rejected') return skip(`${outcome.rule} ${outcome.name}: ${outcome.reason}`);
@@ -182,9 +181,10 @@ function receiveApplication(change: Change, row: InboxRow, skip: (reason: string
   const parsed = parseContent(outcome.data);
   if (parsed.kind === 'malformed') return skip('what it says is malformed');
   const { content } = parsed;
-  if (!store.messages.rememberContent(channelId, sender.identityKey, content.contentId)) return;
-  checkOrder(change, conversation, sender, content, contentHash(engine.crypto, outcome.data));
+  const hash = contentHash(engine.crypto, outcome.data);
   if (parsed.kind === 'content' && parsed.content.body.kind === 'groupInfo') {
+    if (!store.messages.rememberContent(channelId, sender.identityKey, content.contentId)) return;
+    checkOrder(change, conversation, sender, content, hash);
     receiveGroupInfo(change, conversation, sender, parsed.content.body.groupInfo);
     return;
   }
@@ -205,7 +205,10 @@ function receiveApplication(change: Change, row: InboxRow, skip: (reason: string
     seen: false,
     messageId: row.messageId,
   });
-  if (localId !== undefined) change.emit(() => ({ type: 'message', message: storedMessageView(engine, localId) }));
+  // Taken in before: the same words under another message id.
+  if (localId === undefined) return;
+  checkOrder(change, conversation, sender, content, hash);
+  change.emit(() => ({ type: 'message', message: storedMessageView(engine, localId) }));
 }
 
 /** Counter and hash of the sending device's previous content: a gap shows that something was withheld (PROTOCOL 8). */

@@ -18,15 +18,22 @@ import {
   type ContentBody,
   contentHash,
   createMessageId,
+  GROUP_ENVELOPES_PER_EPOCH_MAX,
   PayloadKind,
   sealGroup,
   TEXT_BYTES_MAX,
 } from './message/index.ts';
 import { encodeMessageAuthenticatedData } from './profile/authenticated-data.ts';
 import type { Protection, StoredConversation } from './store/index.ts';
-import { isTrackDoubted } from './track.ts';
+import { isTrackDoubted, updateDueKey } from './track.ts';
 import type { Message } from './types.ts';
 import { conversationView, storedMessageView } from './views.ts';
+
+/**
+ * One key seals at most 2^24 envelopes (PROTOCOL section 4). A device that has sealed this many of them commits an update,
+ * which leaves room for a few hundred others that send as much.
+ */
+const GENERATIONS_PER_EPOCH = GROUP_ENVELOPES_PER_EPOCH_MAX / 256;
 
 /** @throws ClientError `not-active`, `sending-paused`, `text-too-long`, `unknown-conversation` */
 export function sendText(engine: Engine, channelId: Uint8Array, text: string): Message {
@@ -50,7 +57,6 @@ export function sendContent(engine: Engine, channelId: Uint8Array, body: Content
     change.store.conversations.save(conversation);
     const protection = canProtect(engine, conversation) ? protect(change, conversation, built.bytes) : undefined;
     const { identityKey, deviceId } = engine.address;
-    change.store.messages.rememberContent(channelId, identityKey, contentId);
     const isNote = conversation.kind === 'note';
     const message =
       body.kind === 'text'
@@ -101,7 +107,11 @@ export function protect(change: Change, conversation: StoredConversation, conten
   const context = engine.mls();
   const state = change.group(channelId);
   if (state === undefined) throw new ClientError('bug', 'bug', 'an active conversation has no group');
-  const { state: next, message } = protectApplication(context, state, content, {
+  const {
+    state: next,
+    message,
+    generation,
+  } = protectApplication(context, state, content, {
     authenticatedData: encodeMessageAuthenticatedData(channelId),
   });
   change.setGroup(channelId, next);
@@ -112,7 +122,10 @@ export function protect(change: Change, conversation: StoredConversation, conten
     PayloadKind.Application,
     message,
   );
-  store.conversations.countEnvelope(channelId, place.epochPosition);
+  if (generation >= GENERATIONS_PER_EPOCH) {
+    store.settings.set(updateDueKey(channelId), '1');
+    change.after(() => engine.reactions.dutiesChanged(channelId));
+  }
   const messageId = createMessageId(engine.nowMs(), engine.ports.random);
   return { messageId, envelope, position: place.epochPosition };
 }

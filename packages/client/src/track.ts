@@ -26,3 +26,8 @@ export function isTrackDoubted(engine: Engine, channelId: Uint8Array): boolean {
 function doubtKey(channelId: Uint8Array): string {
   return `track-doubted/${encodeHex(channelId)}`;
 }
+
+/** Set when this device is to commit an update: it joined by a last-resort KeyPackage, or an epoch has been used enough. */
+export function updateDueKey(channelId: Uint8Array): string {
+  return `update-due/${encodeHex(channelId)}`;
+}

@@ -52,8 +52,6 @@ interface StoredEnvelopeKey {
   readonly position: bigint;
   readonly epoch: bigint;
   readonly key: Uint8Array;
-  /** Envelopes this device has sealed or opened with it. */
-  readonly used: number;
   /** When the next epoch began; undefined for the current one. */
   readonly endedAtMs: number | undefined;
 }
@@ -100,9 +98,7 @@ export interface ConversationStore {
 
   envelopeKey(channelId: Uint8Array, position: bigint): StoredEnvelopeKey | undefined;
   /** Stores the key of a new epoch and marks all others as ended now (unless they were). */
-  beginEpoch(channelId: Uint8Array, key: Omit<StoredEnvelopeKey, 'used' | 'endedAtMs'>, nowMs: number): void;
-  /** Counts one more use. Returns how many there are now. */
-  countEnvelope(channelId: Uint8Array, position: bigint): number;
+  beginEpoch(channelId: Uint8Array, key: Omit<StoredEnvelopeKey, 'endedAtMs'>, nowMs: number): void;
   /** Deletes keys of epochs that ended before `beforeMs`, and all but the `keep` newest ended ones. */
   deleteEnvelopeKeys(channelId: Uint8Array, keep: number, beforeMs: number): void;
   /** Before a rejoin: all of them. */
@@ -184,11 +180,8 @@ export function conversationStore(driver: Driver): ConversationStore {
     'UPDATE envelope_keys SET ended_at = ? WHERE channel_id = ? AND position <> ? AND ended_at IS NULL',
   );
   const insertKey = driver.prepare(
-    `INSERT INTO envelope_keys (channel_id, position, epoch, key, used, ended_at) VALUES (?, ?, ?, ?, 0, NULL)
-     ON CONFLICT (channel_id, position) DO UPDATE SET epoch = excluded.epoch, key = excluded.key, used = 0, ended_at = NULL`,
-  );
-  const countEnvelope = driver.prepare(
-    'UPDATE envelope_keys SET used = used + 1 WHERE channel_id = ? AND position = ? RETURNING used',
+    `INSERT INTO envelope_keys (channel_id, position, epoch, key, ended_at) VALUES (?, ?, ?, ?, NULL)
+     ON CONFLICT (channel_id, position) DO UPDATE SET epoch = excluded.epoch, key = excluded.key, ended_at = NULL`,
   );
   const deleteKeys = driver.prepare(
     `DELETE FROM envelope_keys WHERE channel_id = ? AND ended_at IS NOT NULL AND (ended_at < ? OR position NOT IN (
@@ -261,7 +254,6 @@ export function conversationStore(driver: Driver): ConversationStore {
           position: bigintOf(row, 'position'),
           epoch: bigintOf(row, 'epoch'),
           key: bytesOf(row, 'key'),
-          used: numberOf(row, 'used'),
           endedAtMs: optional(numberOf, row, 'ended_at'),
         }
       );
@@ -271,10 +263,6 @@ export function conversationStore(driver: Driver): ConversationStore {
         endEpochs.run(nowMs, channelId, position);
         insertKey.run(channelId, position, epoch, key);
       });
-    },
-    countEnvelope(channelId, position) {
-      const row = countEnvelope.get(channelId, position);
-      return row === undefined ? 0 : numberOf(row, 'used');
     },
     deleteEnvelopeKeys(channelId, keep, beforeMs) {
       deleteKeys.run(channelId, beforeMs, keep);

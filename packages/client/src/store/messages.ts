@@ -41,8 +41,8 @@ export interface StoredMessage extends NewMessage {
 
 export interface MessageStore {
   /**
-   * Remembers that this content was taken in, shown or not.
-   * @returns false when it had been before: drop it
+   * Remembers a content that is not shown as a message (`insert` remembers those that are).
+   * @returns false when it was taken in before: drop it
    */
   rememberContent(channelId: Uint8Array, senderIdentity: Uint8Array, contentId: Uint8Array): boolean;
   /** Stores a message and returns its localId; undefined when the sender's content id is there already. */
@@ -113,6 +113,10 @@ export function messageStore(driver: Driver): MessageStore {
     `UPDATE messages SET state = ?, message_id = coalesce(?, message_id), accepted_at = coalesce(?, accepted_at),
        receipt = coalesce(?, receipt), undelivered = coalesce(?, undelivered) WHERE id = ?`,
   );
+  const index = driver.prepare(
+    `INSERT INTO messages_text (rowid, text)
+     SELECT id, text FROM messages WHERE id > coalesce((SELECT max(id) FROM messages_text_docsize), 0)`,
+  );
   const search = driver.prepare(
     `SELECT messages.* FROM messages_text JOIN messages ON messages.id = messages_text.rowid
      WHERE messages_text MATCH ? ORDER BY messages.id DESC LIMIT ?`,
@@ -160,6 +164,7 @@ export function messageStore(driver: Driver): MessageStore {
     search(query, { channelId, limit }) {
       const match = matchExpression(query);
       if (match === undefined) return [];
+      driver.transaction(() => index.run().changes);
       return (channelId === undefined ? search.all(match, limit) : searchIn.all(match, channelId, limit)).map(
         messageOf,
       );

@@ -107,7 +107,6 @@ CREATE TABLE envelope_keys (
   position INTEGER NOT NULL,
   epoch INTEGER NOT NULL,
   key BLOB NOT NULL,
-  used INTEGER NOT NULL,
   ended_at INTEGER,
   PRIMARY KEY (channel_id, position)
 ) STRICT, WITHOUT ROWID;
@@ -160,18 +159,13 @@ CREATE INDEX messages_unseen ON messages (channel_id, id) WHERE seen = 0;
 CREATE VIRTUAL TABLE messages_text USING fts5 (
   text, content='messages', content_rowid='id', tokenize="unicode61 remove_diacritics 2"
 );
-CREATE TRIGGER messages_text_insert AFTER INSERT ON messages BEGIN
-  INSERT INTO messages_text (rowid, text) VALUES (new.id, new.text);
-END;
-CREATE TRIGGER messages_text_delete AFTER DELETE ON messages BEGIN
+-- New rows are indexed by the next search: indexing each as it comes would double what a message writes.
+CREATE TRIGGER messages_text_delete AFTER DELETE ON messages
+WHEN old.id <= (SELECT max(id) FROM messages_text_docsize) BEGIN
   INSERT INTO messages_text (messages_text, rowid, text) VALUES ('delete', old.id, old.text);
-END;
-CREATE TRIGGER messages_text_update AFTER UPDATE OF text ON messages BEGIN
-  INSERT INTO messages_text (messages_text, rowid, text) VALUES ('delete', old.id, old.text);
-  INSERT INTO messages_text (rowid, text) VALUES (new.id, new.text);
 END;
 
--- Everything that was once taken in, shown or not: de-duplication after MLS.
+-- What was taken in and is not shown as a message: de-duplication after MLS.
 CREATE TABLE contents_seen (
   channel_id BLOB NOT NULL REFERENCES conversations (channel_id) ON DELETE CASCADE,
   sender_identity BLOB NOT NULL,
