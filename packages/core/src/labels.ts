@@ -17,12 +17,14 @@ const TEXT = {
   // Signatures by the identity key.
   deviceCertificate: 'qpc/v1/device-certificate',
   registration: 'qpc/v1/registration',
+  keyTransparencyStatement: 'qpc/v1/key-transparency-statement',
   // Signatures by the device key.
   hybridKey: 'qpc/v1/hybrid-key',
   loginProof: 'qpc/v1/login-proof',
   resumeProof: 'qpc/v1/resume-proof',
   rejoinRequest: 'qpc/v1/rejoin-request',
-  // By the identity key or the device key, as the method says.
+  // By the identity key or the device key, as the method or the statement says.
+  revocation: 'qpc/v1/revocation',
   signedRequest: 'qpc/v1/signed-request',
   // Signatures by the server's receipt key.
   deliveryReceipt: 'qpc/v1/delivery-receipt',
@@ -35,6 +37,9 @@ const TEXT = {
   logGenesis: 'qpc/v1/log-genesis',
   roster: 'qpc/v1/roster',
   safetyNumber: 'qpc/v1/safety-number',
+  keyTransparencyCommitment: 'qpc/v1/key-transparency-commitment',
+  keyTransparencyHistory: 'qpc/v1/key-transparency-history',
+  keyTransparencyStart: 'qpc/v1/key-transparency-start',
 } as const;
 
 export type LabelName = keyof typeof TEXT;
