@@ -821,6 +821,18 @@ for (const binding of [
         connection.close(CloseCode.none, '');
       });
 
+      test('what is written in one piece of any length arrives whole, and the writer may reuse it', async () => {
+        const { connection } = await world(binding, []);
+        const raw = new RawStream(connection);
+        const payload = encoded(new Uint8Array(100_000).fill(7));
+        const expected = payload.slice();
+        raw.header(largeShared.id, 1, payload.length);
+        raw.stream.write(payload);
+        payload.fill(0);
+        assert.deepEqual((await raw.response()).payload, expected);
+        connection.close(CloseCode.none, '');
+      });
+
       test('half-closed with calls still running: all are answered, then the stream ends', async () => {
         const gate = new Gate();
         const { connection } = await world(binding, gate.routes);

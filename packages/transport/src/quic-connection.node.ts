@@ -79,10 +79,13 @@ class QuicStream implements TransportStream {
 
   write(head: Uint8Array, body: Uint8Array = NOTHING): boolean {
     if (this.#over || this.#finWanted || this.#finSent) return true;
-    if (body.length > GATHER_BODY_BYTES_MAX) {
+    if (head.length > GATHER_BODY_BYTES_MAX) {
+      // A Buffer's own slice() would copy nothing.
+      this.#append(new Uint8Array(head));
+      this.#append(body);
+    } else if (body.length > GATHER_BODY_BYTES_MAX) {
       this.#gather(head, NOTHING);
-      this.#gathering = undefined;
-      this.#chunks.push({ bytes: body, gather: false, end: body.length, sent: 0 });
+      this.#append(body);
     } else {
       this.#gather(head, body);
     }
@@ -200,6 +203,11 @@ class QuicStream implements TransportStream {
     if (this.#dirty || this.#blocked) return;
     this.#dirty = true;
     this.#engine.turns.written(this);
+  }
+
+  #append(bytes: Uint8Array): void {
+    this.#gathering = undefined;
+    if (bytes.length > 0) this.#chunks.push({ bytes, gather: false, end: bytes.length, sent: 0 });
   }
 
   #gather(head: Uint8Array, body: Uint8Array): void {
