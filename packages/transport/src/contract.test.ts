@@ -764,6 +764,36 @@ for (const binding of [
         other.close(CloseCode.none, '');
       });
 
+      test('THREATS 24, 27: what others announce and never send leaves room; what they send is bounded', async () => {
+        const { connection, server } = await world(binding, [], { limits: { totalRequestBytesMax: 4 * MIB } });
+        const silent = new RawStream(connection);
+        silent.header(large.id, 1, 4 * MIB);
+        while (server.inFlight < 1) await new Promise((resolve) => setImmediate(resolve));
+        const other = await binding.connect(server.accept);
+        const honest = new RawStream(other);
+        honest.request(echo.id, 1, encoded(new Uint8Array(200)));
+        assert.equal((await honest.response()).status, Status.OK_UNSPECIFIED);
+
+        // Two that do send, each within its own bound: together they would be beyond the server's.
+        const first = new RawStream(other);
+        first.header(large.id, 1, 4 * MIB);
+        while (server.inFlight < 2) await new Promise((resolve) => setImmediate(resolve));
+        const part = new Uint8Array(3 * MIB);
+        silent.stream.write(part);
+        first.stream.write(part);
+        const refused = await Promise.race([silent, first].map(async (raw) => ({ raw, ...(await raw.response()) })));
+        assert.equal(refused.status, Status.EXHAUSTED);
+        assert.equal(server.inFlight, 1);
+        // Its call is over and nothing of it is kept: after the other one there is room again.
+        const kept = refused.raw === silent ? first : silent;
+        kept.stream.reset(CloseCode.cancelled);
+        while (server.inFlight > 0) await new Promise((resolve) => setImmediate(resolve));
+        honest.request(large.id, 2, encoded(new Uint8Array(3 * MIB)));
+        assert.equal((await honest.response()).status, Status.OK_UNSPECIFIED);
+        connection.close(CloseCode.none, '');
+        other.close(CloseCode.none, '');
+      });
+
       test('streams beyond 64 are answered `exhausted`; twice as many close the connection', async () => {
         const { connection, disconnected } = await world(binding, []);
         const streams: RawStream[] = [];

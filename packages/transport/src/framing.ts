@@ -82,7 +82,7 @@ const HEADER_BYTES = {
 
 // A frame that comes in several chunks is assembled in a buffer that grows with what has arrived, so
 // that a header alone costs its sender more than it costs us.
-const ASSEMBLY_BYTES_FIRST = 16 * 1024;
+const ASSEMBLY_BYTES_FIRST = 1024;
 const EMPTY = new Uint8Array(0);
 
 /** Incremental decoder of one direction of one stream. */

@@ -3,8 +3,8 @@
 //   header → known? allowed? within bounds? → payload → auth → decode → handler → encode → answer
 //              └ no: answered at once, the payload dropped as it arrives
 //
-// What a connection can hold here: 256 calls, 8 MiB of requests whose calls have not ended, 8 MiB of
-// responses and events it has not read, 64 streams. Beyond: `exhausted`, the handler does not run. Far
+// What a connection can hold here: 256 calls, 8 MiB of requests (announced or here) whose calls have not
+// ended, 8 MiB of responses and events it has not read, 64 streams. Beyond: `exhausted`, the handler does not run. Far
 // beyond: the connection closes. A call that has been answered early (Cancel, deadline) counts until
 // its handler has returned, so cancelling does not buy more work.
 import {
@@ -103,7 +103,7 @@ export interface ServerLimits {
   readonly requestBytesMax: number;
   readonly responseBytesMax: number;
   readonly streamsMax: number;
-  /** Request bytes of all connections together. */
+  /** Request bytes of all connections together, as they arrive: announcing many takes nothing from others. */
   readonly totalRequestBytesMax: number;
 }
 
@@ -190,7 +190,7 @@ class Core<S> {
   readonly peers = new Set<Peer<S>>();
   draining = false;
   inFlight = 0;
-  requestBytes = 0;
+  heldBytes = 0;
   nextId = 1;
 
   constructor(options: RpcServerOptions<S>) {
@@ -286,11 +286,11 @@ class Peer<S> implements ServerConnection<S> {
 
   /** True when a new call would be beyond the connection's bounds, or the server's. */
   full(requestBytes: number): boolean {
-    const { limits, requestBytes: total } = this.core;
+    const { limits, heldBytes } = this.core;
     const within =
       this.calls < limits.callsMax &&
       this.requestBytes + requestBytes <= limits.requestBytesMax &&
-      total + requestBytes <= limits.totalRequestBytesMax &&
+      heldBytes + requestBytes <= limits.totalRequestBytesMax &&
       !this.#behind();
     if (within) this.#refusals = 0;
     return !within;
@@ -300,7 +300,6 @@ class Peer<S> implements ServerConnection<S> {
     this.calls += 1;
     this.core.inFlight += 1;
     this.requestBytes += call.requestBytes;
-    this.core.requestBytes += call.requestBytes;
     this.deadlines.added(call.deadline);
   }
 
@@ -309,7 +308,7 @@ class Peer<S> implements ServerConnection<S> {
     this.calls -= 1;
     this.core.inFlight -= 1;
     this.requestBytes -= call.requestBytes;
-    this.core.requestBytes -= call.requestBytes;
+    this.core.heldBytes -= call.heldBytes;
     if (this.#leaving && this.calls === 0) this.#leave();
   }
 
@@ -405,6 +404,8 @@ class ServerStream<S> implements StreamHandler, FrameSink {
   readonly #decoder: FrameDecoder;
   readonly calls = new Map<number, Call<S>>();
   #receiving: Call<S> | undefined;
+  // Of the frame that is not complete yet.
+  #heldBytes = 0;
   #ended = false;
   #over = false;
 
@@ -416,7 +417,12 @@ class ServerStream<S> implements StreamHandler, FrameSink {
   }
 
   onData(bytes: Uint8Array): void {
-    if (this.#decoder.push(bytes) === 'oversized') this.#violated();
+    const state = this.#decoder.push(bytes);
+    this.#countHeld();
+    if (state === 'oversized') this.#violated();
+    else if (this.#heldBytes > 0 && this.peer.core.heldBytes > this.peer.core.limits.totalRequestBytesMax) {
+      this.#receiving?.end(Status.EXHAUSTED, 'too many calls at once');
+    }
   }
 
   onHeader(methodId: number, requestId: number, payloadBytes: number): FrameVerdict {
@@ -473,7 +479,7 @@ class ServerStream<S> implements StreamHandler, FrameSink {
 
   onClose(_end: StreamEnd): void {
     this.#over = true;
-    this.#decoder.stop();
+    this.#stop();
     this.peer.streamOver(this);
     for (const call of this.calls.values()) call.end(Status.CANCELLED, '');
   }
@@ -484,6 +490,7 @@ class ServerStream<S> implements StreamHandler, FrameSink {
     if (this.#receiving === call) {
       this.#receiving = undefined;
       this.#decoder.skipCurrent();
+      this.#countHeld();
     }
     this.#write(call.id, status, payload);
     if (this.#ended && this.calls.size === 0) this.transport.end();
@@ -503,8 +510,19 @@ class ServerStream<S> implements StreamHandler, FrameSink {
 
   // Garbage closes its stream, never more.
   #violated(): void {
-    this.#decoder.stop();
+    this.#stop();
     this.transport.reset(CloseCode.protocol);
+  }
+
+  #stop(): void {
+    this.#decoder.stop();
+    this.#countHeld();
+  }
+
+  #countHeld(): void {
+    const { bufferedBytes } = this.#decoder;
+    this.peer.core.heldBytes += bufferedBytes - this.#heldBytes;
+    this.#heldBytes = bufferedBytes;
   }
 }
 
@@ -512,7 +530,10 @@ class ServerStream<S> implements StreamHandler, FrameSink {
 class Call<S> implements CallContext<S> {
   readonly id: number;
   readonly method: MethodDescriptor;
+  /** As announced. */
   readonly requestBytes: number;
+  /** Of these, what has come whole. */
+  heldBytes = 0;
   readonly deadline: number;
   readonly #stream: ServerStream<S>;
   readonly #route: Route<S>;
@@ -546,6 +567,8 @@ class Call<S> implements CallContext<S> {
 
   start(payload: Uint8Array): void {
     this.#running = true;
+    this.heldBytes = payload.length;
+    this.#core.heldBytes += payload.length;
     try {
       const allowed = this.#core.options.authorize(this);
       const result = isPromise(allowed) ? allowed.then(() => this.#handle(payload)) : this.#handle(payload);
