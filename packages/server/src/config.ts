@@ -104,6 +104,7 @@ const configSchema = z.strictObject({
   connectionsMax: whole(1, 1_000_000, 10_000).describe('connections at once'),
   shutdownGraceSecs: whole(0, 600, 10).describe('how long calls in flight may take when the server stops'),
   production: yesOrNo.describe('refuse a generated certificate and an unencrypted database'),
+  pushPrivate: yesOrNo.describe('let push webhooks use plain HTTP and addresses of private networks'),
   limits: limitsSchema.prefault({}),
   rates: ratesSchema.prefault({}),
 });

@@ -6,6 +6,7 @@ import type { CryptoProvider, KeyPair } from '@quicprochat/crypto';
 import type { Clock, ServerConnection } from '@quicprochat/transport';
 import type { LiveDevices } from './live-devices.ts';
 import type { InboxPump } from './inbox-pump.ts';
+import type { PushNotifiers, PushWakeUps } from './push-notifier.ts';
 import type { RateLimits } from './rate-limits.ts';
 import type { Address, InboxGap, Store, StoreLimits } from './store/store.ts';
 
@@ -41,6 +42,11 @@ export interface ServerContext {
   readonly storeLimits: StoreLimits;
   readonly rates: RateLimits;
   readonly live: LiveDevices;
+  /** By the name a device gives with its token. */
+  readonly notifiers: PushNotifiers;
+  readonly wakeUps: PushWakeUps;
+  /** Something new is in these inboxes, on disk: wakes who waits and knocks at who is away. */
+  arrived(addresses: readonly Address[]): void;
   /** Aborted when the server begins to go away: whoever waits for something stops waiting. */
   readonly leaving: AbortSignal;
   /** A short keyed hash of an identity or address, for logs: the same within one run, meaningless outside it. */

@@ -42,7 +42,7 @@ export async function deliver(call: Call, submission: Submission): Promise<Deliv
   );
   if (outcome.kind === 'already_exists') throw messageIdTaken();
   if (outcome.kind !== 'enqueued') throw refusalOf(target, outcome);
-  server.live.wake(outcome.wake);
+  server.arrived(outcome.wake);
   return { results: outcome.results, ...receiptFor(server, { channelId, messageId, payload, ...outcome }) };
 }
 

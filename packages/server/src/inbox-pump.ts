@@ -52,9 +52,14 @@ export class InboxPump {
 
   /** Pushes what touches no disk, unless the peer is behind: then it is lost, as such envelopes may be. */
   pushEphemeral(envelope: MessageInitShape<typeof EnvelopeSchema>): void {
-    if (this.#stopped || this.#blocked) return;
     const event = create(EnvelopesEventSchema, { ephemeral: [envelope] });
-    this.#push(PushEvent.ENVELOPES, toBinary(EnvelopesEventSchema, event));
+    this.pushHint(PushEvent.ENVELOPES, toBinary(EnvelopesEventSchema, event));
+  }
+
+  /** Likewise an event that is no state. */
+  pushHint(event: PushEvent, payload: Uint8Array): void {
+    if (this.#stopped || this.#blocked) return;
+    this.#push(event, payload);
     if (this.#blocked) this.wake();
   }
 

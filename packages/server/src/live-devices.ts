@@ -4,6 +4,7 @@
  */
 import { encodeAddress } from '@quicprochat/core';
 import { encodeHex } from '@quicprochat/crypto';
+import type { PushEvent } from '@quicprochat/proto';
 import type { ClientConnection } from './context.ts';
 import type { Address } from './store/store.ts';
 
@@ -40,6 +41,15 @@ export class LiveDevices {
       this.#devices.get(key)?.waiters.delete(wake);
       this.#forgetIfEmpty(key);
     };
+  }
+
+  /** Pushes a hint to the device wherever it is connected; whoever does not keep up goes without. */
+  push(address: Address, event: PushEvent, payload: Uint8Array): void {
+    for (const connection of this.connections(address)) connection.state.pump?.pushHint(event, payload);
+  }
+
+  has(address: Address): boolean {
+    return (this.#devices.get(keyOf(address))?.connections.size ?? 0) > 0;
   }
 
   /** Something new is in these inboxes, on disk. */

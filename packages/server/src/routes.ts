@@ -19,12 +19,16 @@ import { peek } from './handlers/delivery/peek.ts';
 import { submitCommit } from './handlers/delivery/submit-commit.ts';
 import { subscribe } from './handlers/delivery/subscribe.ts';
 import { listDevices } from './handlers/device/list-devices.ts';
+import { registerPushToken } from './handlers/device/register-push-token.ts';
+import { revokeDevice } from './handlers/device/revoke-device.ts';
 import { registerDevice } from './handlers/device/register-device.ts';
 import { listGroupMembers } from './handlers/group/list-group-members.ts';
+import { checkRevocation } from './handlers/keys/check-revocation.ts';
 import { countKeyPackages } from './handlers/keys/count-key-packages.ts';
 import { fetchHybridKey } from './handlers/keys/fetch-hybrid-key.ts';
 import { fetchHybridKeys } from './handlers/keys/fetch-hybrid-keys.ts';
 import { fetchKeyPackage } from './handlers/keys/fetch-key-package.ts';
+import { revokeKey } from './handlers/keys/revoke-key.ts';
 import { uploadHybridKey } from './handlers/keys/upload-hybrid-key.ts';
 import { uploadKeyPackage } from './handlers/keys/upload-key-package.ts';
 import { health } from './handlers/p2p/health.ts';
@@ -53,12 +57,16 @@ const MAKERS: readonly RouteMaker[] = [
   fetchHybridKey,
   fetchHybridKeys,
   countKeyPackages,
+  revokeKey,
+  checkRevocation,
   createChannel,
   listGroupMembers,
   resolveUser,
   resolveIdentity,
   registerDevice,
   listDevices,
+  revokeDevice,
+  registerPushToken,
   health,
 ];
 

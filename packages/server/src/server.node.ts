@@ -26,6 +26,7 @@ import { openSqliteStore } from './store/sqlite.node.ts';
 import { StoreError } from './store/store.ts';
 import type { Store, StoreErrorKind, StoreLimits } from './store/store.ts';
 import { loadCertificate } from './tls.node.ts';
+import { createWebhookNotifier } from './webhook-notifier.node.ts';
 
 /** A server that takes connections. */
 export interface RunningServer {
@@ -94,6 +95,7 @@ export async function startServer(config: ServerConfig, surroundings: ServerSurr
       receiptPrivateKey,
       storeLimits,
       rates: rateSettingsOf(config),
+      notifiers: new Map([['webhook', createWebhookNotifier({ allowPrivate: config.pushPrivate })]]),
     });
     accept = server.accept;
     for (const connection of early.splice(0)) accept(connection);

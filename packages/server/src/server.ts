@@ -13,6 +13,8 @@ import { newConnectionState } from './context.ts';
 import type { ConnectionState, Log, ServerClock, ServerContext } from './context.ts';
 import { authorize } from './handler.ts';
 import { LiveDevices } from './live-devices.ts';
+import { PushWakeUps } from './push-notifier.ts';
+import type { PushNotifiers } from './push-notifier.ts';
 import { RateLimits } from './rate-limits.ts';
 import type { RateSettings } from './rate-limits.ts';
 import { routes } from './routes.ts';
@@ -33,6 +35,8 @@ export interface ServerParts {
   readonly receiptPrivateKey: Uint8Array;
   readonly storeLimits: StoreLimits;
   readonly rates: RateSettings;
+  /** By kind; default: none. */
+  readonly notifiers?: PushNotifiers;
   readonly connectionLimits?: Partial<ServerLimits>;
 }
 
@@ -57,6 +61,9 @@ export function createServer(parts: ServerParts): QuicprochatServer {
   const publicKey = crypto.signature(SignatureSchemeId.Ed25519).publicKey(parts.receiptPrivateKey);
   const leaving = new AbortController();
   const logKey = crypto.random(32);
+  const live = new LiveDevices();
+  const notifiers: PushNotifiers = parts.notifiers ?? new Map();
+  const wakeUps = new PushWakeUps({ store, clock, log, notifiers });
   const server: ServerContext = {
     crypto,
     store,
@@ -71,7 +78,13 @@ export function createServer(parts: ServerParts): QuicprochatServer {
     receiptKeyId: receiptKeyId(crypto, publicKey),
     storeLimits: parts.storeLimits,
     rates: new RateLimits(clock, parts.rates),
-    live: new LiveDevices(),
+    live,
+    notifiers,
+    wakeUps,
+    arrived: (addresses) => {
+      live.wake(addresses);
+      if (notifiers.size > 0) for (const address of addresses) if (!live.has(address)) wakeUps.knock(address);
+    },
     leaving: leaving.signal,
     reference: (bytes) => encodeHex(crypto.hmac('sha256', logKey, bytes).subarray(0, 6)),
   };
@@ -100,6 +113,7 @@ export function createServer(parts: ServerParts): QuicprochatServer {
     accept: rpc.accept,
     drain: async (graceMs) => {
       stopPurging();
+      wakeUps.stop();
       const notice = create(ServerNoticeEventSchema, { reconnectAfterMs: RECONNECT_AFTER_MS });
       const payload = toBinary(ServerNoticeEventSchema, notice);
       for (const connection of rpc.connections) {

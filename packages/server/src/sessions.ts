@@ -1,15 +1,37 @@
 /** Beginning and ending sessions: the session belongs to the connection, tokens are for the next one (PROTOCOL 3). */
+import { CloseCode } from '@quicprochat/transport';
 import type { ClientConnection, DeviceSession, ServerContext } from './context.ts';
+import { deviceGone } from './refusals.ts';
+import type { Address } from './store/store.ts';
 
 /** Tokens live this long after their last use. */
 export const SESSION_LIFETIME_MS = 30 * 86_400_000;
 
-export function beginDeviceSession(server: ServerContext, connection: ClientConnection, session: DeviceSession): void {
+/** @throws RpcError when the device has lost its standing meanwhile */
+export async function beginDeviceSession(
+  server: ServerContext,
+  connection: ClientConnection,
+  session: DeviceSession,
+): Promise<void> {
   endSession(server, connection);
   // The connection may have gone while the store was asked; its end has been handled already.
   if (connection.closed !== undefined) return;
   connection.state.session = session;
   server.live.add(session.address, connection);
+  server.wakeUps.forget(session.address);
+  // Asked after the session is live: whoever revokes it meanwhile finds it here, or is seen by this.
+  const standing = await server.store.standingOf(session.address);
+  if (standing.kind === 'good') return;
+  endSession(server, connection);
+  throw deviceGone();
+}
+
+/** Ends the device's sessions and its connections at once; `calling` keeps its connection to hear the answer. */
+export function expelDevice(server: ServerContext, address: Address, calling?: ClientConnection): void {
+  for (const connection of server.live.connections(address)) {
+    endSession(server, connection);
+    if (connection !== calling) connection.close(CloseCode.none, 'this device has no session here any more');
+  }
 }
 
 export function endSession(server: ServerContext, connection: ClientConnection): void {

@@ -18,24 +18,27 @@ const REMEMBERED_MS = 2 * SIGNED_REQUEST_SKEW_MS_MAX;
 
 export interface VerifiedRequest<Body> {
   readonly body: Body;
+  /** The one of the keys that signed. */
+  readonly signer: Uint8Array;
   readonly replay: ReplayGuard;
 }
 
 /**
- * @param key the Ed25519 key that has to have signed
- * @throws RpcError when it did not, or not lately
+ * @param keys Ed25519; one of them has to have signed
+ * @throws RpcError when none did, or not lately
  */
 export function verifySignedRequest<D extends DescMessage>(
   server: ServerContext,
   methodId: number,
   bodySchema: D,
   signed: SignedRequest | undefined,
-  key: Uint8Array,
+  ...keys: readonly Uint8Array[]
 ): VerifiedRequest<MessageShape<D>> {
   if (signed === undefined) throw invalidArgument('the signed request is missing');
   const signature = exactBytes(signed.signature, SIGNATURE_BYTES, 'a signature');
   const terms = { methodId, origin: server.origin, timeMs: signed.timeMs, body: signed.body };
-  if (!verifyRequest(server.crypto, key, terms, signature)) {
+  const signer = keys.find((key) => verifyRequest(server.crypto, key, terms, signature));
+  if (signer === undefined) {
     throw unauthenticated('the request is not signed by the key it needs');
   }
   const nowMs = server.clock.wallMs();
@@ -53,6 +56,6 @@ export function verifySignedRequest<D extends DescMessage>(
     throw invalidArgument('the signed body is not what its method expects');
   }
   // Verification is strict, so nobody but the signer can make another signature over the same request.
-  const hash = server.crypto.hash('sha256', concat(key, signature));
-  return { body, replay: { hash, expiresAtMs: nowMs + REMEMBERED_MS } };
+  const hash = server.crypto.hash('sha256', concat(signer, signature));
+  return { body, signer, replay: { hash, expiresAtMs: nowMs + REMEMBERED_MS } };
 }

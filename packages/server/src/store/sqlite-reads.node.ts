@@ -11,10 +11,13 @@ import type {
   HybridKey,
   InboxGap,
   InboxRow,
+  PushToken,
   ReadInbox,
   ReadInboxOutcome,
   ResolveTargetOutcome,
+  Revocation,
   SessionOutcome,
+  Standing,
   SuiteCount,
   Target,
   TargetRefusal,
@@ -23,6 +26,7 @@ import { timingSafeEqual } from 'node:crypto';
 
 const READ_ROWS = 64;
 const READ_BYTES = 256 * 1024;
+const NEIGHBOURS_MAX = 10_000;
 
 export type ChannelRow = readonly [
   id: number,
@@ -42,6 +46,8 @@ export type ChannelRow = readonly [
 export interface DeviceRef {
   readonly id: number;
   readonly address: Address;
+  /** On a roster still, but without an inbox. */
+  readonly revoked?: boolean;
 }
 
 /** Totals for `status`, which the facade completes. */
@@ -86,20 +92,25 @@ export function createReads(db: Database) {
   );
 
   const DEVICE = `SELECT a.identity, d.device_id, d.device_key, d.certificate, d.name, d.registered_at, d.last_seen_day
-    FROM account a JOIN device d ON d.account = a.id`;
+    FROM account a JOIN device d ON d.account = a.id AND d.revoked_at IS NULL`;
   const devicesByIdentity = raw<[Uint8Array], DeviceRow>(`${DEVICE} WHERE a.identity = ? ORDER BY d.id`);
   const deviceByAddress = raw<[Uint8Array, Uint8Array], DeviceRow>(
     `${DEVICE} WHERE a.identity = ? AND d.device_id = ?`,
   );
 
   const deviceRef = pluck<[Uint8Array, Uint8Array], number>(
+    `SELECT d.id FROM account a JOIN device d ON d.account = a.id
+     WHERE a.identity = ? AND d.device_id = ? AND d.revoked_at IS NULL`,
+  );
+  const deviceRefEver = pluck<[Uint8Array, Uint8Array], number>(
     'SELECT d.id FROM account a JOIN device d ON d.account = a.id WHERE a.identity = ? AND d.device_id = ?',
   );
   const deviceRefsByIdentity = raw<[Uint8Array], readonly [number, Uint8Array]>(
-    'SELECT d.id, d.device_id FROM account a JOIN device d ON d.account = a.id WHERE a.identity = ? ORDER BY d.id',
+    `SELECT d.id, d.device_id FROM account a JOIN device d ON d.account = a.id
+     WHERE a.identity = ? AND d.revoked_at IS NULL ORDER BY d.id`,
   );
-  const rosterRefs = raw<[number], readonly [number, Uint8Array, Uint8Array]>(
-    `SELECT d.id, a.identity, d.device_id FROM roster r JOIN device d ON d.id = r.device JOIN account a ON a.id = d.account
+  const rosterRefs = raw<[number], readonly [number, Uint8Array, Uint8Array, number]>(
+    `SELECT d.id, a.identity, d.device_id, d.revoked_at IS NOT NULL FROM roster r JOIN device d ON d.id = r.device JOIN account a ON a.id = d.account
      WHERE r.channel = ? ORDER BY r.device`,
   );
   const rosterHas = pluck<[number, number], number>('SELECT 1 FROM roster WHERE channel = ? AND device = ?');
@@ -148,9 +159,19 @@ export function createReads(db: Database) {
     `${INBOX} AND i.channel = ? ORDER BY i.seq LIMIT ?`,
   );
 
+  const revocationOf = pluck<[Uint8Array, Uint8Array], Uint8Array>(
+    'SELECT r.statement FROM account a JOIN revocation r ON r.account = a.id WHERE a.identity = ? AND r.device_id = ?',
+  );
+  const neighbours = raw<[number, number, number], readonly [Uint8Array, Uint8Array]>(
+    `SELECT a.identity, d.device_id FROM device d JOIN account a ON a.id = d.account WHERE d.revoked_at IS NULL AND d.id IN (
+       SELECT other.device FROM roster own JOIN roster other ON other.channel = own.channel WHERE own.device = ?
+       UNION SELECT id FROM device WHERE account = (SELECT account FROM device WHERE id = ?)) LIMIT ?`,
+  );
+  const pushTokenOf = raw<[number], readonly [string, string]>('SELECT kind, token FROM push_token WHERE device = ?');
+
   const ping = pluck<[], number>('SELECT 1 FROM sqlite_schema LIMIT 1');
   const totals = raw<[], readonly [number, number, number, number, number]>(
-    `SELECT (SELECT count(*) FROM account), (SELECT count(*) FROM device), (SELECT count(*) FROM channel),
+    `SELECT (SELECT count(*) FROM account), (SELECT count(*) FROM device WHERE revoked_at IS NULL), (SELECT count(*) FROM channel),
        coalesce(sum(depth), 0), coalesce(sum(bytes), 0) FROM head`,
   );
 
@@ -178,7 +199,11 @@ export function createReads(db: Database) {
   }
 
   function rosterOf(channel: number): DeviceRef[] {
-    return rosterRefs.all(channel).map(([id, identityKey, deviceId]) => ({ id, address: { identityKey, deviceId } }));
+    return rosterRefs.all(channel).map(([id, identityKey, deviceId, revoked]) => ({
+      id,
+      address: { identityKey, deviceId },
+      revoked: revoked === 1,
+    }));
   }
 
   /** The roster behind a channel target, if the sender or the token may use it. */
@@ -237,6 +262,8 @@ export function createReads(db: Database) {
     channelRow: (channelId: Uint8Array): ChannelRow | undefined => channelById.get(channelId),
     adminsOf: (channel: number): Uint8Array[] => channelAdmins.all(channel),
     refOf,
+    /** Revoked devices too. */
+    refEver: (address: Address): number | undefined => deviceRefEver.get(address.identityKey, address.deviceId),
     refsOf,
     rosterOf,
     rosterFor,
@@ -264,6 +291,29 @@ export function createReads(db: Database) {
       const row = deviceByAddress.get(address.identityKey, address.deviceId);
       return row === undefined ? undefined : toDevice(row);
     },
+
+    findRevocations: (addresses: readonly Address[]): readonly Revocation[] =>
+      addresses.flatMap((address) => {
+        const statement = revocationOf.get(address.identityKey, address.deviceId);
+        return statement === undefined ? [] : [{ address, statement }];
+      }),
+
+    findNeighbours: (address: Address): readonly Address[] => {
+      const device = deviceRefEver.get(address.identityKey, address.deviceId);
+      if (device === undefined) return [];
+      return neighbours
+        .all(device, device, NEIGHBOURS_MAX)
+        .map(([identityKey, deviceId]) => ({ identityKey, deviceId }));
+    },
+
+    standingOf: (address: Address): Standing => ({ kind: refOf(address) === undefined ? 'unknown_device' : 'good' }),
+
+    findPushTokens: (addresses: readonly Address[]): readonly (PushToken & { readonly address: Address })[] =>
+      addresses.flatMap((address) => {
+        const device = refOf(address);
+        const found = device === undefined ? undefined : pushTokenOf.get(device);
+        return found === undefined ? [] : [{ address, kind: found[0], token: found[1] }];
+      }),
 
     countKeyPackages: (address: Address, nowMs: number): readonly SuiteCount[] => {
       const device = refOf(address);
@@ -312,7 +362,8 @@ export function createReads(db: Database) {
         return { kind: 'resolved', addresses: [...found.values()] };
       }
       const roster = rosterFor(target, channelId);
-      return 'kind' in roster ? roster : { kind: 'resolved', addresses: roster.map((ref) => ref.address) };
+      if ('kind' in roster) return roster;
+      return { kind: 'resolved', addresses: roster.filter((ref) => ref.revoked !== true).map((ref) => ref.address) };
     },
 
     headSeq: (address: Address): number => {

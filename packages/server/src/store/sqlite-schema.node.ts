@@ -187,4 +187,29 @@ export const MIGRATIONS: readonly string[] = [
     PRIMARY KEY (bucket, message_id, channel, device)
   ) STRICT, WITHOUT ROWID;
   `,
+  `
+  -- A revoked device keeps its row: rosters name it until a commit removes it, and its id is never given out again.
+  ALTER TABLE device ADD COLUMN revoked_at INTEGER;
+  CREATE INDEX roster_device ON roster (device);
+
+  -- The first statement of a device stands; it may be of a device that was never registered here.
+  CREATE TABLE revocation (
+    account INTEGER NOT NULL REFERENCES account,
+    device_id BLOB NOT NULL CHECK (length(device_id) = 16),
+    statement BLOB NOT NULL,
+    at INTEGER NOT NULL,
+    PRIMARY KEY (account, device_id)
+  ) STRICT, WITHOUT ROWID;
+
+  CREATE TABLE push_token (
+    device INTEGER PRIMARY KEY REFERENCES device,
+    kind TEXT NOT NULL,
+    token TEXT NOT NULL
+  ) STRICT;
+
+  -- Devices that are gone and whose inbox rows are still to be removed.
+  CREATE TABLE emptying (
+    device INTEGER PRIMARY KEY
+  ) STRICT;
+  `,
 ];

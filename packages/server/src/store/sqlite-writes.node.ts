@@ -23,6 +23,7 @@ import {
   type NewHybridKey,
   type NewSession,
   type PurgeOutcome,
+  type PushToken,
   type PutHybridKeyOutcome,
   type ReadInbox,
   type ReadInboxOutcome,
@@ -31,6 +32,8 @@ import {
   type RegisterDevice,
   type RegisterDeviceOutcome,
   type ReplayGuard,
+  type RevokeDevice,
+  type RevokeDeviceOutcome,
   type SessionOutcome,
   StoreError,
   type StoreLimits,
@@ -44,7 +47,7 @@ const DAY_MS = 86_400_000;
 const NO_BYTES = new Uint8Array(0);
 const GAP_FULL = 0;
 const GAP_EXPIRED = 1;
-/** Rows of one acknowledgement in one transaction; the facade repeats until nothing is left. */
+/** Rows of one acknowledgement, or of a device that left, in one transaction; the facade repeats until none is left. */
 const ACK_ROWS = 500;
 /** Payloads up to this lie in their message's row: two still fit a page. */
 const INLINE_BYTES = 1_800;
@@ -88,8 +91,8 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
      VALUES (?, ?, ?, ?, ?, ?, ?)`,
   );
   const insertHead = run<[number]>('INSERT INTO head (device) VALUES (?)');
-  const devicesOfAccount = raw<[number], readonly [Uint8Array, Uint8Array]>(
-    'SELECT device_id, certificate FROM device WHERE account = ?',
+  const devicesOfAccount = raw<[number], readonly [Uint8Array, Uint8Array, number | null]>(
+    'SELECT device_id, certificate, revoked_at FROM device WHERE account = ?',
   );
   const insertReplay = run<[Uint8Array, number]>('INSERT OR IGNORE INTO replay (hash, expires_at) VALUES (?, ?)');
   const putSession = run<[Uint8Array, number, number, number]>(
@@ -117,6 +120,53 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
 
   function seen(device: number, nowMs: number): void {
     markSeen.run(dayOf(nowMs), device, dayOf(nowMs));
+  }
+
+  // ---- devices that leave
+
+  const insertRevocation = run<[number, Uint8Array, Uint8Array, number]>(
+    'INSERT OR IGNORE INTO revocation (account, device_id, statement, at) VALUES (?, ?, ?, ?)',
+  );
+  const revocationsUnregistered = pluck<[number], number>(
+    `SELECT count(*) FROM revocation r WHERE account = ?
+       AND NOT EXISTS (SELECT 1 FROM device d WHERE d.account = r.account AND d.device_id = r.device_id)`,
+  );
+  const markRevoked = run<[number, number]>('UPDATE device SET revoked_at = ? WHERE id = ?');
+  const insertEmptying = run<[number]>('INSERT OR IGNORE INTO emptying (device) VALUES (?)');
+  const nextEmptying = pluck<[], number>('SELECT device FROM emptying LIMIT 1');
+  const deleteEmptying = run<[number]>('DELETE FROM emptying WHERE device = ?');
+  const deleteKeyPackages = run<[number]>('DELETE FROM key_package WHERE device = ?');
+  const deleteHybridKey = run<[number]>('DELETE FROM hybrid_key WHERE device = ?');
+  const deleteHead = run<[number]>('DELETE FROM head WHERE device = ?');
+  const putPushToken = run<[number, string, string]>(
+    `INSERT INTO push_token (device, kind, token) VALUES (?, ?, ?)
+     ON CONFLICT DO UPDATE SET kind = excluded.kind, token = excluded.token`,
+  );
+  const deletePushToken = run<[number]>('DELETE FROM push_token WHERE device = ?');
+  const deletePushTokenIf = run<[number, string, string]>(
+    'DELETE FROM push_token WHERE device = ? AND kind = ? AND token = ?',
+  );
+
+  /** Nothing reaches the device from here on; its inbox rows go in steps, see `emptyInboxes`. */
+  function endDevice(device: number, nowMs: number): void {
+    markRevoked.run(nowMs, device);
+    for (const end of [deleteSessions, deleteKeyPackages, deleteHybridKey, deletePushToken, deleteHead])
+      end.run(device);
+    insertEmptying.run(device);
+  }
+
+  /** Removes at most `rows` inbox rows of devices that have left; answers how many. */
+  function emptyInboxes(rows: number): number {
+    let removed = 0;
+    while (removed < rows) {
+      const device = nextEmptying.get();
+      if (device === undefined) break;
+      const removals = removalsUpTo.all(device, Number.MAX_SAFE_INTEGER, rows - removed);
+      remove(device, removals);
+      if (removals.length < rows - removed) deleteEmptying.run(device);
+      removed += removals.length;
+    }
+    return removed;
   }
 
   // ---- key material
@@ -363,7 +413,7 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
     } else {
       const roster = lookups.rosterFor(input.target, input.channelId);
       if ('kind' in roster) return roster;
-      to = roster.map((ref) => ({ ref, wrap: undefined }));
+      to = roster.map((ref) => (ref.revoked === true ? { unknown: ref.address } : { ref, wrap: undefined }));
     }
 
     const earlier = earlierDeliveries(messageId, channel, nowMs);
@@ -445,7 +495,9 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
     if (input.after !== head) return { kind: 'conflict', head };
 
     const adminsBefore = lookups.adminsOf(channel);
-    const touchesOthers = [...input.rosterAdd, ...input.rosterRemove].some((each) => !isMine(each.identityKey));
+    // Anyone may take a revoked device off: nothing reaches it any more.
+    const touched = [...input.rosterAdd, ...input.rosterRemove.filter((each) => lookups.refOf(each) !== undefined)];
+    const touchesOthers = touched.some((each) => !isMine(each.identityKey));
     const touchesAdmins = input.adminsAdd.length > 0 || input.adminsRemove.length > 0;
     if ((touchesOthers || touchesAdmins) && !adminsBefore.some(isMine)) return { kind: 'admin_required' };
     if (!isGroup) {
@@ -458,7 +510,7 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
     }
 
     const after = new Map(before);
-    for (const address of input.rosterRemove) after.delete(lookups.refOf(address) ?? -1);
+    for (const address of input.rosterRemove) after.delete(lookups.refEver(address) ?? -1);
     for (const address of input.rosterAdd) {
       const id = lookups.refOf(address);
       if (id === undefined) return { kind: 'unknown_device', address };
@@ -476,7 +528,10 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
       for (const identity of input.adminsRemove) wanted.delete(hex(identity));
       for (const identity of wanted.keys()) if (!onRoster.has(identity)) wanted.delete(identity);
       adminsAfter = [...wanted.values()];
-      if (adminsAfter.length === 0 && after.size > 0) return { kind: 'last_admin' };
+      // A group whose administrators' devices are all revoked goes on without one.
+      const living = new Set([...before.values()].filter((ref) => ref.revoked !== true).map(identityHex));
+      const hadAdmin = adminsBefore.some((identity) => living.has(hex(identity)));
+      if (adminsAfter.length === 0 && after.size > 0 && hadAdmin) return { kind: 'last_admin' };
     }
 
     const welcomed = input.welcomes.map((welcome) => ({
@@ -543,12 +598,13 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
       payload: payload.data,
       messageId,
       acceptedAtMs: nowMs,
-      refs: before.size,
+      refs: [...before.values()].filter((ref) => ref.revoked !== true).length,
       entry,
       renewal: input.pqRenewal?.envelope,
     });
     for (const ref of [...before.values()].sort((a, b) => a.id - b.id)) {
-      put(ref.id, ref.address, message, { renewal: renewalWraps.get(ref.id) }, messageId, payload.hash);
+      if (ref.revoked === true) results.push({ address: ref.address, kind: 'unknown' });
+      else put(ref.id, ref.address, message, { renewal: renewalWraps.get(ref.id) }, messageId, payload.hash);
     }
     for (const welcome of welcomed) {
       const to = new Map(welcome.to.map((each) => [each.id, each]));
@@ -623,6 +679,7 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
     }
     left -= expiredEnvelopes;
     const sweeps: (() => number)[] = [
+      () => emptyInboxes(left),
       () => purgeSessions.run(nowMs, left).changes,
       () => purgeReplays.run(nowMs, left).changes,
       () => purgeKeyPackages.run(nowMs, left).changes,
@@ -658,11 +715,49 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
       const devices = devicesOfAccount.all(account);
       const same = devices.find(([deviceId]) => bytesEqual(deviceId, input.device.deviceId));
       if (same !== undefined) {
-        return bytesEqual(same[1], input.device.certificate) ? { kind: 'exists' } : { kind: 'device_taken' };
+        const isThere = same[2] === null && bytesEqual(same[1], input.device.certificate);
+        return { kind: isThere ? 'exists' : 'device_taken' };
       }
-      if (devices.length >= limits.devicesPerAccount) return { kind: 'too_many', max: limits.devicesPerAccount };
+      const { deviceId } = input.device;
+      if (reads.findRevocations([{ identityKey: input.identityKey, deviceId }]).length > 0)
+        return { kind: 'device_taken' };
+      if (devices.filter(([, , revokedAt]) => revokedAt === null).length >= limits.devicesPerAccount)
+        return { kind: 'too_many', max: limits.devicesPerAccount };
       addDevice(account, input.device, input.nowMs);
       return { kind: 'registered' };
+    },
+
+    revokeDevice: (revoke: RevokeDevice): RevokeDeviceOutcome => {
+      const { address, statement, nowMs } = revoke;
+      if (isReplay(revoke.replay)) return { kind: 'replayed' };
+      const account = accountByIdentity.get(address.identityKey);
+      if (account === undefined) return { kind: 'unknown_account' };
+      const max = limits.revocationsPerAccount;
+      const isNew = lookups.refEver(address) === undefined && reads.findRevocations([address]).length === 0;
+      if (isNew && revocationsUnregistered.get(account)! >= max) return { kind: 'too_many', max };
+      insertRevocation.run(account, address.deviceId, statement, nowMs);
+      const device = lookups.refOf(address);
+      if (device === undefined) return { kind: 'recorded' };
+      endDevice(device, nowMs);
+      return { kind: 'revoked' };
+    },
+
+    emptyInboxes: (): boolean => emptyInboxes(ACK_ROWS) === ACK_ROWS,
+
+    putPushToken: (put: {
+      address: Address;
+      token: PushToken | undefined;
+    }): { kind: 'stored' } | { kind: 'unknown_device' } => {
+      const device = lookups.refOf(put.address);
+      if (device === undefined) return { kind: 'unknown_device' };
+      if (put.token === undefined) deletePushToken.run(device);
+      else putPushToken.run(device, put.token.kind, put.token.token);
+      return { kind: 'stored' };
+    },
+
+    dropPushToken: (drop: { address: Address; token: PushToken }): void => {
+      const device = lookups.refOf(drop.address);
+      if (device !== undefined) deletePushTokenIf.run(device, drop.token.kind, drop.token.token);
     },
 
     putSession: (session: NewSession): { kind: 'stored' } | { kind: 'unknown_device' } => {
@@ -803,6 +898,10 @@ function dayOf(nowMs: number): number {
 
 function bytesEqual(a: Uint8Array, b: Uint8Array): boolean {
   return Buffer.compare(a, b) === 0;
+}
+
+function identityHex(ref: DeviceRef): string {
+  return hex(ref.address.identityKey);
 }
 
 function hex(bytes: Uint8Array): string {

@@ -44,6 +44,7 @@ import {
   type NewHybridKey,
   type NewSession,
   type PurgeOutcome,
+  type PushToken,
   type PutHybridKeyOutcome,
   type ReadInbox,
   type ReadInboxOutcome,
@@ -51,7 +52,11 @@ import {
   type RegisterDevice,
   type RegisterDeviceOutcome,
   type ResolveTargetOutcome,
+  type Revocation,
+  type RevokeDevice,
+  type RevokeDeviceOutcome,
   type SessionOutcome,
+  type Standing,
   type Store,
   StoreError,
   type StoreErrorKind,
@@ -175,6 +180,43 @@ class SqliteStore implements Store {
 
   registerDevice(device: RegisterDevice, context?: WriteContext): Promise<RegisterDeviceOutcome> {
     return this.#write('registerDevice', device, context);
+  }
+
+  async revokeDevice(revoke: RevokeDevice, context?: WriteContext): Promise<RevokeDeviceOutcome> {
+    const outcome = await this.#write('revokeDevice', revoke, context);
+    if (outcome.kind === 'revoked') await this.#emptyInboxes();
+    return outcome;
+  }
+
+  async #emptyInboxes(): Promise<void> {
+    while (await this.#write('emptyInboxes', undefined));
+  }
+
+  findRevocations(addresses: readonly Address[]): Promise<readonly Revocation[]> {
+    return this.#read('findRevocations', addresses);
+  }
+
+  findNeighbours(address: Address): Promise<readonly Address[]> {
+    return this.#read('findNeighbours', address);
+  }
+
+  standingOf(address: Address): Promise<Standing> {
+    return this.#read('standingOf', address);
+  }
+
+  putPushToken(
+    put: { address: Address; token: PushToken | undefined },
+    context?: WriteContext,
+  ): Promise<{ kind: 'stored' } | { kind: 'unknown_device' }> {
+    return this.#write('putPushToken', put, context);
+  }
+
+  dropPushToken(drop: { address: Address; token: PushToken }): Promise<void> {
+    return this.#write('dropPushToken', drop);
+  }
+
+  findPushTokens(addresses: readonly Address[]): Promise<readonly (PushToken & { readonly address: Address })[]> {
+    return this.#read('findPushTokens', addresses);
   }
 
   listDevices(identityKey: Uint8Array): Promise<readonly Device[]> {

@@ -14,6 +14,7 @@ import {
   type KeyPackageUpload,
   type NewDevice,
   type RecipientResult,
+  type RevokeDevice,
   type Store,
   StoreError,
   type StoreLimits,
@@ -151,6 +152,7 @@ export function storeContract(name: string, open: OpenStore): void {
   describe(`${name}: the store contract`, () => {
     settingsAndAccounts(open);
     sessions(open);
+    leaving(open);
     keyMaterial(open);
     delivery(open);
     caps(open);
@@ -298,6 +300,134 @@ function settingsAndAccounts(open: OpenStore): void {
     await again.close();
     await assert.rejects(again.headSeq(alice), (error) => error instanceof StoreError && error.kind === 'unavailable');
     await again.close();
+  });
+}
+
+function leaving(open: OpenStore): void {
+  suite('devices that leave', open, { purgeRows: 10, revocationsPerAccount: 2 }, (use) => {
+    const revoke = (store: Store, address: Address, more: Partial<RevokeDevice> = {}) =>
+      store.revokeDevice({ address, statement: fresh(200), nowMs: NOW, ...more });
+
+    test('a revoked device is unknown at once, in everything but the rosters', async () => {
+      const store = await use();
+      const alice = await register(store, 'alice.leaves');
+      const phone = await addDevice(store, alice);
+      const bob = await register(store, 'bob.stays');
+      const channelId = await group(store, alice, [phone, bob]);
+      const tokenHash = fresh(32);
+      await store.putSession({ tokenHash, address: phone, expiresAtMs: NOW + DAY, nowMs: NOW });
+      await store.uploadKeyPackages({ address: phone, keyPackages: [keyPackage()], nowMs: NOW });
+      const hybrid = { address: phone, hybridKey: fresh(99), serial: 1, notAfterMs: NOW + DAY, nowMs: NOW };
+      await store.putHybridKey(hybrid);
+      await store.putPushToken({ address: phone, token: { kind: 'webhook', token: 'https://push.example/1' } });
+      for (let i = 0; i < 520; i++) void store.enqueue(message([phone], fresh(8)));
+      await enqueued(store, message([phone], fresh(5_000)));
+      const status = await store.status();
+
+      const statement = fresh(200);
+      const replay = { hash: fresh(32), expiresAtMs: NOW + HOUR };
+      assert.deepEqual(await revoke(store, phone, { statement, replay }), { kind: 'revoked' });
+      assert.deepEqual(await revoke(store, phone, { replay }), { kind: 'replayed' });
+      assert.deepEqual(await revoke(store, phone), { kind: 'recorded' });
+      const [found, ...others] = await store.findRevocations([bob, phone, alice]);
+      same(found?.statement, statement);
+      assert.equal(others.length, 0, 'the first statement stands, and only for that device');
+
+      assert.deepEqual(await store.standingOf(phone), { kind: 'unknown_device' });
+      assert.deepEqual(await store.standingOf(alice), { kind: 'good' });
+      assert.equal((await store.findSession(tokenHash, NOW)).kind, 'none');
+      assert.equal(await store.findDevice(phone), undefined);
+      assert.equal((await store.listDevices(alice.identityKey)).length, 1);
+      assert.equal((await store.findAccountByUsername('alice.leaves'))?.devices.length, 1);
+      assert.deepEqual(await store.getHybridKeys([phone]), []);
+      assert.deepEqual(await store.countKeyPackages(phone, NOW), []);
+      assert.deepEqual(await store.findPushTokens([phone]), []);
+      assert.deepEqual(await store.readInbox({ address: phone, afterSeq: 0 }), { kind: 'unknown_device' });
+      assert.equal(await store.headSeq(phone), 0);
+      const after = await store.status();
+      assert.equal(status.queuedEnvelopes - after.queuedEnvelopes, 521);
+      assert.equal(status.devices - after.devices, 1);
+      assert.deepEqual(kinds(await enqueued(store, message([phone]))), ['unknown']);
+      assert.equal((await store.putHybridKey({ ...hybrid, serial: 2 })).kind, 'unknown_device');
+      const again = { deviceId: phone.deviceId, deviceKey: fresh(32), certificate: fresh(300), name: 'again' };
+      const registered = await store.registerDevice({ identityKey: alice.identityKey, device: again, nowMs: NOW });
+      assert.equal(registered.kind, 'device_taken', 'its id is never given out again');
+
+      // The roster keeps it, delivery passes it by, and anyone may take it off.
+      assert.equal((await store.findChannel(channelId))?.roster.length, 3);
+      const target = { kind: 'roster', sender: bob } as const;
+      const resolved = await store.resolveTarget(target, channelId);
+      assert.equal(resolved.kind === 'resolved' && resolved.addresses.length, 2);
+      const toAll = await enqueued(store, message([], fresh(9), { channelId, target }));
+      assert.deepEqual(kinds(toAll), ['queued', 'unknown', 'queued']);
+      const removed = await store.submitCommit(commit(channelId, bob, 1, { rosterRemove: [phone] }));
+      assert.deepEqual(removed.kind === 'accepted' && kinds(removed.results), ['queued', 'unknown', 'queued']);
+      assert.equal((await store.findChannel(channelId))?.roster.length, 2);
+      const evicted = await store.submitCommit(commit(channelId, bob, 2, { rosterRemove: [alice] }));
+      assert.equal(evicted.kind, 'admin_required');
+    });
+
+    test('a group whose only administrator is revoked goes on', async () => {
+      const store = await use();
+      const [alice, bob] = [await register(store, 'alice.admin'), await register(store, 'bob.member')];
+      const channelId = await group(store, alice, [bob]);
+      await revoke(store, alice);
+      const without = await store.submitCommit(commit(channelId, bob, 1, { rosterRemove: [alice] }));
+      assert.equal(without.kind, 'accepted');
+      assert.deepEqual((await store.findChannel(channelId))?.admins, []);
+      assert.equal((await store.submitCommit(commit(channelId, bob, 2))).kind, 'accepted');
+    });
+
+    test('a statement may come before its device, and then keeps it out; such statements are bounded', async () => {
+      const store = await use();
+      const alice = await register(store, 'alice.early');
+      const device = newDevice();
+      const address = { identityKey: alice.identityKey, deviceId: device.deviceId };
+      assert.deepEqual(await revoke(store, address), { kind: 'recorded' });
+      const registered = await store.registerDevice({ identityKey: alice.identityKey, device, nowMs: NOW });
+      assert.equal(registered.kind, 'device_taken');
+      assert.deepEqual(await revoke(store, { ...address, deviceId: fresh(16) }), { kind: 'recorded' });
+      assert.deepEqual(await revoke(store, { ...address, deviceId: fresh(16) }), { kind: 'too_many', max: 2 });
+      assert.deepEqual(await revoke(store, address), { kind: 'recorded' }, 'a repeat is none more');
+      const nobody = { identityKey: fresh(32), deviceId: fresh(16) };
+      assert.deepEqual(await revoke(store, nobody), { kind: 'unknown_account' });
+      assert.deepEqual(await store.findRevocations([nobody]), []);
+    });
+
+    test('neighbours are the devices of shared channels and of the account, revoked ones left out', async () => {
+      const store = await use();
+      const alice = await register(store, 'alice.near');
+      const tablet = await addDevice(store, alice);
+      const [bob, carol] = [await register(store, 'bob.near'), await register(store, 'carol.far')];
+      await group(store, alice, [bob]);
+      await group(store, carol);
+      const near = async () => (await store.findNeighbours(alice)).map(({ deviceId }) => hex(deviceId)).sort();
+      assert.deepEqual(await near(), [alice, tablet, bob].map(({ deviceId }) => hex(deviceId)).sort());
+      await revoke(store, alice);
+      assert.deepEqual(await near(), [tablet, bob].map(({ deviceId }) => hex(deviceId)).sort());
+      assert.deepEqual(await store.findNeighbours({ identityKey: fresh(32), deviceId: fresh(16) }), []);
+    });
+
+    test('a push token is the device’s until it is replaced or removed', async () => {
+      const store = await use();
+      const alice = await register(store, 'alice.push');
+      const [one, two] = ['one', 'two'].map((token) => ({ kind: 'webhook', token }));
+      assert.deepEqual(await store.putPushToken({ address: alice, token: one }), { kind: 'stored' });
+      await store.putPushToken({ address: alice, token: two });
+      const stranger = { identityKey: fresh(32), deviceId: fresh(16) };
+      assert.deepEqual(await store.putPushToken({ address: stranger, token: one }), { kind: 'unknown_device' });
+      await store.dropPushToken({ address: alice, token: one! });
+      const tokens = await store.findPushTokens([alice, stranger]);
+      assert.deepEqual(
+        tokens.map(({ kind, token }) => [kind, token]),
+        [['webhook', 'two']],
+      );
+      await store.dropPushToken({ address: alice, token: two! });
+      assert.deepEqual(await store.findPushTokens([alice]), []);
+      await store.putPushToken({ address: alice, token: one });
+      await store.putPushToken({ address: alice, token: undefined });
+      assert.deepEqual(await store.findPushTokens([alice]), []);
+    });
   });
 }
 

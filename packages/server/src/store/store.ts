@@ -99,6 +99,38 @@ export type RegisterDeviceOutcome =
   | { readonly kind: 'unknown_account' }
   | { readonly kind: 'replayed' };
 
+export interface RevokeDevice {
+  readonly address: Address;
+  /** The signed statement as received. The first one of a device stands. */
+  readonly statement: Uint8Array;
+  readonly nowMs: number;
+  readonly replay?: ReplayGuard | undefined;
+}
+
+/** `revoked`: the device was registered until now; `recorded`: it was not, or not any more. */
+export type RevokeDeviceOutcome =
+  | { readonly kind: 'revoked' }
+  | { readonly kind: 'recorded' }
+  /** Statements about devices that are not registered are bounded. */
+  | { readonly kind: 'too_many'; readonly max: number }
+  | { readonly kind: 'unknown_account' }
+  | { readonly kind: 'replayed' };
+
+export interface Revocation {
+  readonly address: Address;
+  readonly statement: Uint8Array;
+}
+
+/** Where to knock for a device that has no connection. */
+export interface PushToken {
+  /** Which notifier. */
+  readonly kind: string;
+  readonly token: string;
+}
+
+/** Whether a device may have a session. */
+export type Standing = { readonly kind: 'good' } | { readonly kind: 'unknown_device' };
+
 export interface NewSession {
   /** SHA-256 of the token, 32 bytes. */
   readonly tokenHash: Uint8Array;
@@ -461,6 +493,8 @@ export interface StoreStatus extends StoreState {
 export interface StoreLimits {
   readonly devicesPerAccount: number;
   readonly sessionsPerDevice: number;
+  /** Revocations an account may record of devices that are not registered. */
+  readonly revocationsPerAccount: number;
   /** Unused ones per device and suite. */
   readonly keyPackagesPerSuite: number;
   readonly inboxEnvelopes: number;
@@ -485,6 +519,7 @@ const DAY_MS = 86_400_000;
 export const DEFAULT_STORE_LIMITS: StoreLimits = {
   devicesPerAccount: 5,
   sessionsPerDevice: 4,
+  revocationsPerAccount: 100,
   keyPackagesPerSuite: 200,
   inboxEnvelopes: 10_000,
   inboxBytes: 64 * 1024 * 1024,
@@ -545,6 +580,25 @@ export interface Store {
   /** OPAQUE RegistrationRecord and the identity key it belongs to. */
   findOpaqueRecord(username: string): Promise<{ record: Uint8Array; identityKey: Uint8Array } | undefined>;
   registerDevice(device: RegisterDevice, context?: WriteContext): Promise<RegisterDeviceOutcome>;
+  /**
+   * At once: no session, no key material, no push token, no delivery. Rosters keep the address until a commit removes
+   * it; to everyone else the device is unknown from now on. Its inbox is emptied before this resolves.
+   */
+  revokeDevice(revoke: RevokeDevice, context?: WriteContext): Promise<RevokeDeviceOutcome>;
+  /** Devices in good standing, and unknown ones, are left out. */
+  findRevocations(addresses: readonly Address[]): Promise<readonly Revocation[]>;
+  /** Devices that share a channel with this one, revoked or not, and the other devices of its account; at most 10,000. */
+  findNeighbours(address: Address): Promise<readonly Address[]>;
+  standingOf(address: Address): Promise<Standing>;
+  /** Undefined removes the token. */
+  putPushToken(
+    put: { address: Address; token: PushToken | undefined },
+    context?: WriteContext,
+  ): Promise<{ kind: 'stored' } | { kind: 'unknown_device' }>;
+  /** Removes the token if it is still this one. */
+  dropPushToken(drop: { address: Address; token: PushToken }): Promise<void>;
+  /** Devices without one are left out. */
+  findPushTokens(addresses: readonly Address[]): Promise<readonly (PushToken & { readonly address: Address })[]>;
   /** In order of registration; empty for an unknown identity. */
   listDevices(identityKey: Uint8Array): Promise<readonly Device[]>;
   findDevice(address: Address): Promise<Device | undefined>;

@@ -24,6 +24,7 @@ import type { Envelope, InboxGap, SignedRequest } from '@quicprochat/proto';
 import { memoryPair, methods, RpcClient, systemClock } from '@quicprochat/transport';
 import type { CallOptions, MemoryConnection, MethodDescriptor } from '@quicprochat/transport';
 import type { Log, ServerClock } from '../context.ts';
+import type { PushNotifiers } from '../push-notifier.ts';
 import { DEFAULT_RATES } from '../rate-limits.ts';
 import type { RateName, RateSettings } from '../rate-limits.ts';
 import { createServer } from '../server.ts';
@@ -107,6 +108,7 @@ export class TestConnection {
   readonly ephemeral: Envelope[] = [];
   readonly gaps: InboxGap[] = [];
   readonly notices: number[] = [];
+  readonly events: { readonly eventType: number; readonly payload: Uint8Array }[] = [];
   /** Settles when the server has ended the push stream or the connection. */
   readonly closed: Promise<void>;
   #changed: (() => void)[] = [];
@@ -148,6 +150,7 @@ export class TestConnection {
       if (gap !== undefined) this.gaps.push(gap);
     } else {
       this.notices.push(eventType);
+      this.events.push({ eventType, payload: payload.slice() });
     }
     for (const resolve of this.#changed.splice(0)) resolve();
   }
@@ -156,6 +159,7 @@ export class TestConnection {
 export interface WorldOptions {
   readonly limits?: Partial<StoreLimits>;
   readonly rates?: Partial<RateSettings>;
+  readonly notifiers?: PushNotifiers;
 }
 
 export class World {
@@ -190,6 +194,7 @@ export class World {
       receiptPrivateKey: generateSigningKey(nodeCrypto).privateKey,
       storeLimits: { ...DEFAULT_STORE_LIMITS, ...options.limits },
       rates: { ...NO_RATES, ...options.rates },
+      ...(options.notifiers === undefined ? {} : { notifiers: options.notifiers }),
     });
     return new World(store, server, clock, log, folder);
   }

@@ -51,7 +51,12 @@ export const opaqueLoginFinish = handler(
       const stored = await server.store.putSession({ tokenHash, address, expiresAtMs, nowMs }, writes);
       if (stored.kind === 'stored') {
         const { username } = login;
-        beginDeviceSession(server, connection, { kind: 'device', address, username, deviceKey: device.deviceKey });
+        await beginDeviceSession(server, connection, {
+          kind: 'device',
+          address,
+          username,
+          deviceKey: device.deviceKey,
+        });
         server.log.info({ connection: connection.id, account: server.reference(login.identityKey) }, 'logged in');
         const session = { token, expiresAtMs: BigInt(expiresAtMs), identityKey: login.identityKey, username };
         return { outcome: { case: 'session' as const, value: session } };

@@ -34,7 +34,7 @@ export const resumeSession = handler(methods.auth.resumeSession, async ({ server
   const resumed = await server.store.resumeSession({ tokenHash, nowMs, expiresAtMs }, writes);
   if (resumed.kind === 'none') throw refused();
   const { address, username, deviceKey } = resumed;
-  beginDeviceSession(server, connection, { kind: 'device', address, username, deviceKey });
+  await beginDeviceSession(server, connection, { kind: 'device', address, username, deviceKey });
   return {
     session: { expiresAtMs: BigInt(resumed.expiresAtMs), identityKey: address.identityKey, username },
   };

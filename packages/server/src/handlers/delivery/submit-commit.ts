@@ -48,7 +48,7 @@ export const submitCommit = deviceHandler(methods.delivery.submitCommit, async (
   };
   server.rates.take('commits', encodeHex(encodeAddress(session.address)));
   const outcome = await server.store.submitCommit(commit, writes);
-  if (outcome.kind === 'accepted') server.live.wake(outcome.wake);
+  if (outcome.kind === 'accepted') server.arrived(outcome.wake);
   return answerOf(server, commit, outcome);
 });
 

@@ -1,0 +1,76 @@
+/** What RevokeDevice and RevokeKey have in common: a device is its key, so losing the one ends the other. */
+import { create, toBinary } from '@bufbuild/protobuf';
+import { parseRevocation, verifyRevocation } from '@quicprochat/core';
+import type { VerifiedRevocation } from '@quicprochat/core';
+import { equal } from '@quicprochat/crypto';
+import { KeyRevokedEventSchema, PushEvent } from '@quicprochat/proto';
+import type { ServerContext } from './context.ts';
+import type { DeviceCall } from './handler.ts';
+import { conflict, deviceGone, exhausted, forbidden, invalidArgument } from './refusals.ts';
+import { expelDevice } from './sessions.ts';
+import type { Address, ReplayGuard } from './store/store.ts';
+
+/**
+ * Checks the statement, stores it, ends the device and tells those who share a channel with it.
+ * @param deviceId the device it has to be about, where the request names one
+ * @param signer the key that signed the request: only the identity key may revoke another device than the caller's
+ */
+export async function revoke(
+  call: DeviceCall,
+  statement: Uint8Array,
+  signer: Uint8Array,
+  replay: ReplayGuard,
+  deviceId?: Uint8Array,
+): Promise<void> {
+  const { server, session, writes } = call;
+  const { address, bytes } = await verified(call, statement);
+  if (deviceId !== undefined && !equal(address.deviceId, deviceId)) {
+    throw invalidArgument('the revocation is for another device');
+  }
+  const isOwn = equal(address.deviceId, session.address.deviceId);
+  if (!isOwn && !equal(signer, session.address.identityKey)) {
+    throw forbidden('a device key revokes its own device only', 'Sign with the identity key.');
+  }
+  const nowMs = server.clock.wallMs();
+  const outcome = await server.store.revokeDevice({ address, statement: bytes, nowMs, replay }, writes);
+  switch (outcome.kind) {
+    case 'revoked':
+      await announce(server, address);
+      expelDevice(server, address, call.connection);
+      server.log.info({ connection: call.connection.id, device: server.reference(address.deviceId) }, 'device revoked');
+      return;
+    case 'recorded':
+      return;
+    case 'replayed': {
+      // A retry of what took effect is answered like the first time; anything else is a replay.
+      const [there] = await server.store.findRevocations([address]);
+      if (there !== undefined) return;
+      throw conflict('this signed request was used before', 'Sign a new one.');
+    }
+    case 'too_many':
+      throw exhausted(`an account revokes at most ${outcome.max} devices that are not registered here`);
+    case 'unknown_account':
+      throw deviceGone();
+  }
+}
+
+/** A statement about a device of the caller's account, under the key the server knows the device by. */
+async function verified({ server, session }: DeviceCall, statement: Uint8Array): Promise<VerifiedRevocation> {
+  const parsed = parseRevocation(statement);
+  if (parsed === undefined) throw invalidArgument('the revocation cannot be read');
+  const { identityKey } = session.address;
+  const { deviceId } = parsed.claims.address;
+  const device = await server.store.findDevice({ identityKey, deviceId });
+  const expected = { origin: server.origin, identityKey, deviceKey: device?.deviceKey };
+  const outcome = verifyRevocation(server.crypto, parsed, expected);
+  if (outcome.kind === 'invalid') throw invalidArgument(`the revocation is refused: ${outcome.reason}`);
+  return outcome.statement;
+}
+
+/** A hint to every live device that may hold the revoked key in a roster or a leaf; whoever is away asks later. */
+async function announce(server: ServerContext, address: Address): Promise<void> {
+  const payload = toBinary(KeyRevokedEventSchema, create(KeyRevokedEventSchema, { address }));
+  for (const neighbour of await server.store.findNeighbours(address)) {
+    server.live.push(neighbour, PushEvent.KEY_REVOKED, payload);
+  }
+}
