@@ -8,6 +8,7 @@ import type { LiveDevices } from './live-devices.ts';
 import type { InboxPump } from './inbox-pump.ts';
 import type { PushNotifiers, PushWakeUps } from './push-notifier.ts';
 import type { RateLimits } from './rate-limits.ts';
+import type { ReadTurns } from './read-turns.ts';
 import type { Address, InboxGap, Store, StoreLimits } from './store/store.ts';
 
 /** Monotonic time and timers of the transport, and the time of day. */
@@ -41,6 +42,7 @@ export interface ServerContext {
   readonly receiptKeyId: Uint8Array;
   readonly storeLimits: StoreLimits;
   readonly rates: RateLimits;
+  readonly readTurns: ReadTurns;
   readonly live: LiveDevices;
   /** By the name a device gives with its token. */
   readonly notifiers: PushNotifiers;

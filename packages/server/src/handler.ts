@@ -54,6 +54,14 @@ export function deviceHandler<I extends DescMessage, O extends DescMessage>(
   });
 }
 
+/** A large read, in its device's turn, for as long as somebody waits for it. */
+export function readInTurn<T>(call: DeviceCall, read: () => Promise<T>): Promise<T> {
+  return call.server.readTurns.take(call.session.address, async () => {
+    if (call.signal().aborted) throw new RpcError(Status.CANCELLED, 'nobody waits for this any more');
+    return read();
+  });
+}
+
 /** Whether this connection may call this method; runs before the request is decoded. */
 export function authorize(context: CallContext<ConnectionState>): void {
   const { session } = context.connection.state;

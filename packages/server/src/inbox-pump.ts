@@ -82,13 +82,17 @@ export class InboxPump {
   /** Pushes the next part; true when more was there. */
   async #step(): Promise<boolean> {
     if (!(await this.#room())) return false;
-    const read = await this.#server.store.readInbox({
-      address: this.#address,
-      afterSeq: this.#cursor,
-      maxRows: ROWS_MAX,
-      maxBytes: BYTES_MAX,
+    const { readTurns, store } = this.#server;
+    const read = await readTurns.take(this.#address, async () => {
+      if (this.#stopped) return undefined;
+      return store.readInbox({
+        address: this.#address,
+        afterSeq: this.#cursor,
+        maxRows: ROWS_MAX,
+        maxBytes: BYTES_MAX,
+      });
     });
-    if (this.#stopped) return false;
+    if (read === undefined || this.#stopped) return false;
     if (read.kind === 'unknown_device') {
       this.stop();
       return false;

@@ -17,6 +17,7 @@ import { PushWakeUps } from './push-notifier.ts';
 import type { PushNotifiers } from './push-notifier.ts';
 import { RateLimits } from './rate-limits.ts';
 import type { RateSettings } from './rate-limits.ts';
+import { ReadTurns } from './read-turns.ts';
 import { routes } from './routes.ts';
 import { endSession } from './sessions.ts';
 import type { Store, StoreLimits } from './store/store.ts';
@@ -78,6 +79,7 @@ export function createServer(parts: ServerParts): QuicprochatServer {
     receiptKeyId: receiptKeyId(crypto, publicKey),
     storeLimits: parts.storeLimits,
     rates: new RateLimits(clock, parts.rates),
+    readTurns: new ReadTurns(),
     live,
     notifiers,
     wakeUps,

@@ -1,12 +1,13 @@
 // Inboxes: enqueue, push, read, acknowledge; full and unknown recipients; duplicates; ephemeral envelopes; the pump.
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
+import { create, toBinary } from '@bufbuild/protobuf';
 import { parseReceipt, verifyReceipt } from '@quicprochat/core';
 import { nodeCrypto as crypto } from '@quicprochat/crypto/node';
 import { encodeHex } from '@quicprochat/crypto';
-import { InboxGap_Reason, Status } from '@quicprochat/proto';
+import { InboxGap_Reason, PeekRequestSchema, Status } from '@quicprochat/proto';
 import type { RecipientResult } from '@quicprochat/proto';
-import { methods, RpcError } from '@quicprochat/transport';
+import { encodeRequestHeader, methods, RpcError } from '@quicprochat/transport';
 import { ENVELOPE_BYTES_MAX } from '../../envelope-shape.ts';
 import { envelope, messageId, ORIGIN, World } from '../../testing/world.node.ts';
 import type { Person, TestConnection } from '../../testing/world.node.ts';
@@ -231,6 +232,24 @@ describe('push', () => {
     b.wire.resumeReading();
     await b.until(() => b.envelopes.length === 10);
     assert.equal(new Set(b.envelopes.map((e) => e.seq)).size, 10);
+  });
+
+  test('THREATS 24, 27: one device that reads its inbox a hundred times at once makes nobody else wait', async () => {
+    await clear(bob);
+    for (let i = 0; i < 3; i++) await a.call(delivery.enqueue, to(bob, envelope(1, 300_000)));
+    const b = await world.login(bob);
+    const answered = () => world.log.lines.filter((line) => line.includes('DeliveryService/Peek')).length;
+    const before = answered();
+    // Our own client would have a few under way at a time.
+    const request = toBinary(PeekRequestSchema, create(PeekRequestSchema, { ...own(bob), maxBytes: 1_000_000 }));
+    const stream = b.wire.openStream({ onData: () => {}, onEnd: () => {}, onDrain: () => {}, onClose: () => {} });
+    for (let id = 1; id <= 100; id++) {
+      stream?.write(encodeRequestHeader(new Uint8Array(10), delivery.peek.id, id, request.length), request);
+    }
+    await b.call(methods.auth.getNonce, {});
+    await a.call(delivery.peek, own(alice));
+    assert.ok(answered() - before < 50, `${answered() - before} reads came first`);
+    await clear(bob);
   });
 
   test('the largest envelope fits through every door', async () => {

@@ -1,6 +1,6 @@
 import { methods } from '@quicprochat/transport';
 import { invalidArgument } from '../../refusals.ts';
-import { deviceHandler } from '../../handler.ts';
+import { deviceHandler, readInTurn } from '../../handler.ts';
 import type { DeviceCall } from '../../handler.ts';
 import { inboxAnswer, inboxRead } from '../../read-inbox.ts';
 import type { ReadInbox, ReadInboxOutcome } from '../../store/store.ts';
@@ -37,7 +37,7 @@ async function firstContent(call: DeviceCall, read: ReadInbox, timeoutMs: number
   try {
     for (;;) {
       woken = false;
-      const outcome = await server.store.readInbox(read);
+      const outcome = await readInTurn(call, () => server.store.readInbox(read));
       if (outcome.kind !== 'read' || outcome.rows.length > 0 || outcome.gap !== undefined || over) return outcome;
       // oxlint-disable-next-line typescript/no-unnecessary-condition -- the wake-up sets it during the await
       if (!woken) {
