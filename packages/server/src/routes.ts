@@ -23,6 +23,9 @@ import { registerPushToken } from './handlers/device/register-push-token.ts';
 import { revokeDevice } from './handlers/device/revoke-device.ts';
 import { registerDevice } from './handlers/device/register-device.ts';
 import { listGroupMembers } from './handlers/group/list-group-members.ts';
+import { removeMember } from './handlers/group/remove-member.ts';
+import { rotateKeys } from './handlers/group/rotate-keys.ts';
+import { updateGroupMetadata } from './handlers/group/update-group-metadata.ts';
 import { checkRevocation } from './handlers/keys/check-revocation.ts';
 import { countKeyPackages } from './handlers/keys/count-key-packages.ts';
 import { fetchHybridKey } from './handlers/keys/fetch-hybrid-key.ts';
@@ -60,7 +63,10 @@ const MAKERS: readonly RouteMaker[] = [
   revokeKey,
   checkRevocation,
   createChannel,
+  removeMember,
+  updateGroupMetadata,
   listGroupMembers,
+  rotateKeys,
   resolveUser,
   resolveIdentity,
   registerDevice,

@@ -7,6 +7,7 @@ import type {
   Account,
   Address,
   ChannelInfo,
+  ChannelMetadata,
   Device,
   HybridKey,
   InboxGap,
@@ -146,6 +147,9 @@ export function createReads(db: Database) {
      WHERE r.channel = ? ORDER BY a.identity, d.device_id`,
   );
 
+  const metadataOf = raw<[number], readonly [number, Uint8Array]>(
+    'SELECT version, data FROM channel_metadata WHERE channel = ?',
+  );
   const headByDevice = raw<[number], readonly [number, number | null, number | null, number]>(
     'SELECT next_seq - 1, gap_reason, gap_since, gap_losses FROM head WHERE device = ?',
   );
@@ -222,6 +226,11 @@ export function createReads(db: Database) {
     return rosterOf(channel[0]);
   }
 
+  function channelMetadata(channel: number): ChannelMetadata | undefined {
+    const row = metadataOf.get(channel);
+    return row === undefined ? undefined : { version: row[0], data: row[1] };
+  }
+
   const findSession = (tokenHash: Uint8Array, nowMs: number): SessionOutcome => {
     const row = sessionByToken.get(tokenHash, nowMs);
     if (row === undefined) return { kind: 'none' };
@@ -266,6 +275,8 @@ export function createReads(db: Database) {
     refEver: (address: Address): number | undefined => deviceRefEver.get(address.identityKey, address.deviceId),
     refsOf,
     rosterOf,
+    isOnRoster: (channel: number, device: number): boolean => rosterHas.get(channel, device) !== undefined,
+    channelMetadata,
     rosterFor,
   };
 
@@ -352,6 +363,7 @@ export function createReads(db: Database) {
         logHash,
         rosterHash,
         sendTokenHash: tokenHash ?? undefined,
+        metadata: channelMetadata(id),
       };
     },
 

@@ -212,4 +212,12 @@ export const MIGRATIONS: readonly string[] = [
     device INTEGER PRIMARY KEY
   ) STRICT;
   `,
+  `
+  -- What a group calls itself, sealed by it. Version counts from 1.
+  CREATE TABLE channel_metadata (
+    channel INTEGER PRIMARY KEY REFERENCES channel,
+    version INTEGER NOT NULL,
+    data BLOB NOT NULL
+  ) STRICT;
+  `,
 ];

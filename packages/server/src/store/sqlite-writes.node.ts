@@ -23,6 +23,7 @@ import {
   type NewHybridKey,
   type NewSession,
   type PurgeOutcome,
+  type PutChannelMetadataOutcome,
   type PushToken,
   type PutHybridKeyOutcome,
   type ReadInbox,
@@ -234,6 +235,11 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
   );
   const setSendToken = run<[number, Uint8Array, number]>(
     `UPDATE channel SET previous_token_hash = token_hash, previous_token_until = ?, token_hash = ? WHERE id = ?`,
+  );
+
+  const putMetadata = run<[number, number, Uint8Array]>(
+    `INSERT INTO channel_metadata (channel, version, data) VALUES (?, ?, ?)
+     ON CONFLICT DO UPDATE SET version = excluded.version, data = excluded.data`,
   );
 
   function addChannel(
@@ -861,6 +867,25 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
       const roster = direct.pair.flatMap((identityKey) => lookups.refsOf({ identityKey }));
       addChannel(direct.channelId, { pair }, roster, direct.pair, direct.nowMs);
       return { kind: 'created', channelId: direct.channelId };
+    },
+
+    putChannelMetadata: (put: {
+      channelId: Uint8Array;
+      writer: Address;
+      expectedVersion: number;
+      data: Uint8Array;
+    }): PutChannelMetadataOutcome => {
+      const channel = lookups.channelRow(put.channelId)?.[0];
+      if (channel === undefined) return { kind: 'unknown_channel' };
+      const writer = lookups.refOf(put.writer);
+      if (writer === undefined || !lookups.isOnRoster(channel, writer)) return { kind: 'not_member' };
+      const isAdmin = lookups.adminsOf(channel).some((identity) => bytesEqual(identity, put.writer.identityKey));
+      if (!isAdmin) return { kind: 'admin_required' };
+      const metadata = lookups.channelMetadata(channel);
+      if ((metadata?.version ?? 0) !== put.expectedVersion) return { kind: 'conflict', metadata };
+      const version = put.expectedVersion + 1;
+      putMetadata.run(channel, version, put.data);
+      return { kind: 'stored', version };
     },
 
     enqueue,

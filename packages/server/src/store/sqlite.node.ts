@@ -44,6 +44,7 @@ import {
   type NewHybridKey,
   type NewSession,
   type PurgeOutcome,
+  type PutChannelMetadataOutcome,
   type PushToken,
   type PutHybridKeyOutcome,
   type ReadInbox,
@@ -286,6 +287,13 @@ class SqliteStore implements Store {
 
   findChannel(channelId: Uint8Array): Promise<ChannelInfo | undefined> {
     return this.#read('findChannel', channelId);
+  }
+
+  putChannelMetadata(
+    put: { channelId: Uint8Array; writer: Address; expectedVersion: number; data: Uint8Array },
+    context?: WriteContext,
+  ): Promise<PutChannelMetadataOutcome> {
+    return this.#write('putChannelMetadata', put, context);
   }
 
   async enqueue(enqueue: Enqueue, context?: WriteContext): Promise<EnqueueOutcome> {

@@ -157,6 +157,7 @@ export function storeContract(name: string, open: OpenStore): void {
     delivery(open);
     caps(open);
     channels(open);
+    metadata(open);
     commitLog(open);
     housekeeping(open);
   });
@@ -962,6 +963,37 @@ function channels(open: OpenStore): void {
       assert.deepEqual(await sealed(first, NOW + 300_000), { kind: 'stale_token' });
       assert.equal((await sealed(second, NOW + 300_000)).kind, 'enqueued');
       same((await store.findChannel(channelId))?.sendTokenHash, second);
+    });
+  });
+}
+
+function metadata(open: OpenStore): void {
+  suite('channel metadata', open, {}, (use) => {
+    test('an administrator on the roster replaces it, compare and swap', async () => {
+      const store = await use();
+      const [alice, bob, carol] = [
+        await register(store, 'alice'),
+        await register(store, 'bob'),
+        await register(store, 'carol'),
+      ];
+      const channelId = await group(store, alice, [bob]);
+      const put = (writer: Address, expectedVersion: number, data = fresh(40)) =>
+        store.putChannelMetadata({ channelId, writer, expectedVersion, data });
+      assert.equal((await store.findChannel(channelId))?.metadata, undefined);
+      assert.deepEqual(await put(alice, 1), { kind: 'conflict', metadata: undefined });
+      const [first, second] = [fresh(40), fresh(60_000)];
+      assert.deepEqual(await put(alice, 0, first), { kind: 'stored', version: 1 });
+      const late = await put(alice, 0);
+      assert.equal(late.kind === 'conflict' && late.metadata?.version, 1);
+      same(late.kind === 'conflict' ? late.metadata?.data : undefined, first);
+      assert.deepEqual(await put(bob, 1), { kind: 'admin_required' });
+      assert.deepEqual(await put(carol, 1), { kind: 'not_member' });
+      assert.deepEqual(await put(alice, 1, second), { kind: 'stored', version: 2 });
+      same((await store.findChannel(channelId))?.metadata?.data, second);
+      const unknown = { channelId: fresh(16), writer: alice, expectedVersion: 0, data: first };
+      assert.deepEqual(await store.putChannelMetadata(unknown), { kind: 'unknown_channel' });
+      const race = await Promise.all([put(alice, 2), put(alice, 2), put(alice, 2)]);
+      assert.equal(race.filter(({ kind }) => kind === 'stored').length, 1);
     });
   });
 }

@@ -245,6 +245,20 @@ export type CreateDirectOutcome =
   | { readonly kind: 'exists'; readonly channelId: Uint8Array; readonly head: number }
   | { readonly kind: 'unknown_account' };
 
+/** One version of a group's sealed metadata, counting from 1. */
+export interface ChannelMetadata {
+  readonly version: number;
+  readonly data: Uint8Array;
+}
+
+export type PutChannelMetadataOutcome =
+  | { readonly kind: 'stored'; readonly version: number }
+  /** Another version than the expected one stands; undefined while there is none. */
+  | { readonly kind: 'conflict'; readonly metadata: ChannelMetadata | undefined }
+  | { readonly kind: 'unknown_channel' }
+  | { readonly kind: 'not_member' }
+  | { readonly kind: 'admin_required' };
+
 export interface ChannelInfo {
   readonly kind: 'group' | 'direct';
   /** Devices delivered to, sorted by address. */
@@ -257,6 +271,7 @@ export interface ChannelInfo {
   readonly rosterHash: Uint8Array;
   /** SHA-256 of the send token in force; undefined until a commit set one. */
   readonly sendTokenHash: Uint8Array | undefined;
+  readonly metadata: ChannelMetadata | undefined;
 }
 
 // ---- delivery -----------------------------------------------------------------------------------------------------
@@ -639,6 +654,11 @@ export interface Store {
   /** The roster of a new one is every device of both accounts at this moment. */
   createDirect(direct: NewDirect, context?: WriteContext): Promise<CreateDirectOutcome>;
   findChannel(channelId: Uint8Array): Promise<ChannelInfo | undefined>;
+  /** Compare and swap, by an administrator's device that is on the roster. `expectedVersion` 0 = there is none yet. */
+  putChannelMetadata(
+    put: { channelId: Uint8Array; writer: Address; expectedVersion: number; data: Uint8Array },
+    context?: WriteContext,
+  ): Promise<PutChannelMetadataOutcome>;
 
   // Delivery.
   enqueue(enqueue: Enqueue, context?: WriteContext): Promise<EnqueueOutcome>;
