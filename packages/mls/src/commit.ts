@@ -8,8 +8,9 @@
  * The sender's result is a `PendingCommit`, the receiver's the next state.
  */
 import { EMPTY, equal } from '@quicprochat/crypto';
-import { freshKemKeyPair, type Suite } from './cipher-suites.ts';
-import { demand, MlsUsageError, violated } from './errors.ts';
+import { freshKemKeyPair, type Suite, suiteOf } from './cipher-suites.ts';
+import { demand, MlsUsageError, usable, violated } from './errors.ts';
+import { isSameClient } from './successor.ts';
 import {
   type AuthenticatedContent,
   checkConfirmationTagPresent,
@@ -22,6 +23,7 @@ import {
   type GroupState,
   memberOf,
   type PastEpoch,
+  type PublicGroup,
   replacedLeaves,
   stateSuite,
   viewOf,
@@ -35,15 +37,18 @@ import {
   epochKeys,
   interimTranscriptHash,
   joinerSecret,
+  openExternalInit,
   type PskWithId,
 } from './key-schedule.ts';
 import {
   askForMember,
+  checkGroupExtensions,
   checkLeafForm,
   checkLeafNode,
   checkLifetime,
   completeCapabilities,
   demandVerified,
+  isDefaultProposal,
   meets,
   requirements,
   signLeafNode,
@@ -58,6 +63,7 @@ import {
   selectProposals,
 } from './proposals.ts';
 import {
+  addLeaf,
   blankDirectPath,
   duplicate,
   filteredDirectPath,
@@ -89,7 +95,10 @@ import {
   type MlsContext,
   type Proposal,
   type ProposalInput,
+  ProtocolVersion,
+  type ReInit,
   ResumptionPskUsage,
+  type Sender,
   type SentProposal,
   WireFormat,
 } from './types.ts';
@@ -109,21 +118,35 @@ export function makeCommit(
   context: MlsContext,
   state: GroupState,
   parameters: CommitParameters,
+  /** The PSK that makes this the first commit of a group that continues another. */
+  successor?: CommittedProposal,
 ): Exclude<CommitOutcome, { kind: 'rejected' }> {
   demandActive(state);
   const suite = stateSuite(context, state);
   const { core } = state;
   const { ownLeaf } = core;
-  const proposals = chooseProposals(context, suite, state, parameters);
+  const chosen = chooseProposals(context, suite, state, parameters);
+  const proposals = successor === undefined ? chosen : [...chosen, successor];
   for (const { proposal } of proposals) {
     if (proposal.kind === 'add') checkLifetime(proposal.keyPackage.leafNode, context.now);
   }
-  const evaluation = evaluateProposals(context, suite, state, proposals, ownLeaf);
+  const evaluation = evaluateProposals(context, suite, state, state, proposals, ownLeaf);
   // A ReInit closes the group: a path would protect nothing.
   const withPath =
-    evaluation.pathRequired || parameters.leafNode !== undefined || (parameters.path ?? !evaluation.reInit);
+    evaluation.pathRequired ||
+    parameters.leafNode !== undefined ||
+    (parameters.path ?? evaluation.reInit === undefined);
 
-  const path = withPath ? makePath(context, suite, state, evaluation, parameters.leafNode) : undefined;
+  const current = leafAt(evaluation.tree, ownLeaf)!;
+  const path = withPath
+    ? makePath(context, suite, evaluation, {
+        leafIndex: ownLeaf,
+        groupId: core.context.groupId,
+        signaturePrivateKey: parameters.leafNode?.signatureKeyPair?.privateKey ?? core.signaturePrivateKey,
+        leaf: changedLeaf(current, parameters.leafNode),
+        reason: 'commit',
+      })
+    : undefined;
   const provisional = provisionalContext(suite, core.context, evaluation);
   const updatePath = path && sealPath(suite, evaluation, path, provisional);
   const commit: Commit = {
@@ -133,7 +156,7 @@ export function makeCommit(
     path: updatePath,
   };
   const authenticatedData = parameters.authenticatedData ?? EMPTY;
-  askForCommit(context, state, provisional, evaluation, proposals, ownLeaf, authenticatedData);
+  askForCommit(context, state, provisional, evaluation, proposals, ownLeaf, false, authenticatedData);
 
   const wireFormat = parameters.wireFormat === 'public' ? WireFormat.PublicMessage : WireFormat.PrivateMessage;
   const signed = signContent(
@@ -144,7 +167,8 @@ export function makeCommit(
     core.contextBytes,
   );
   const commitSecret = path?.secrets.commitSecret ?? new Uint8Array(suite.hashLength);
-  const next = nextEpoch(suite, core, provisional, commitSecret, evaluation.psks, signed, signed.signature);
+  const { initSecret } = core.secrets;
+  const next = nextEpoch(suite, core, initSecret, provisional, commitSecret, evaluation.psks, signed, signed.signature);
   const message = { ...signed, auth: { signature: signed.signature, confirmationTag: next.confirmationTag } };
   const framed = frame(context, suite, state, message, parameters);
 
@@ -187,7 +211,7 @@ export function makeCommit(
     welcome: welcome?.welcome,
     ratchetTree: welcome?.ratchetTree,
     pending,
-    effects: effectsOf(state, evaluation, proposals, ownLeaf, withPath),
+    effects: effectsOf(state, evaluation, proposals, { leafIndex: ownLeaf, external: false }, withPath, ownLeaf),
   };
 }
 
@@ -246,6 +270,15 @@ export function proposalOf(
       };
     case 'groupContextExtensions':
       return { kind: 'groupContextExtensions', extensions: input.extensions };
+    case 'reInit': {
+      const extensions = input.extensions ?? [];
+      usable(() => checkGroupExtensions(extensions));
+      const { id: cipherSuite } = suiteOf(context.crypto, input.cipherSuite);
+      return { kind: 'reInit', groupId: input.groupId, version: ProtocolVersion.Mls10, cipherSuite, extensions };
+    }
+    case 'custom':
+      if (isDefaultProposal(input.proposalType)) throw new MlsUsageError('a proposal type of RFC 9420 itself');
+      return { kind: 'custom', proposalType: input.proposalType, data: input.data };
   }
 }
 
@@ -274,45 +307,48 @@ export interface OwnPath {
   readonly encryptionPrivateKey: Uint8Array;
 }
 
-function makePath(
+/** Whose path, and what its leaf will say. */
+export interface PathOwner {
+  readonly leafIndex: LeafIndex;
+  readonly groupId: Uint8Array;
+  /** Of the leaf as it will be. */
+  readonly signaturePrivateKey: Uint8Array;
+  readonly leaf: Omit<LeafNode, 'signature' | 'source'>;
+  readonly reason: 'add' | 'commit';
+}
+
+/** `tree` has the owner's leaf in its place; its contents are replaced. */
+export function makePath(
   context: MlsContext,
   suite: Suite,
-  state: GroupState,
   { tree, extensions }: Evaluation,
-  changes: LeafNodeChanges | undefined,
+  owner: PathOwner,
 ): OwnPath {
-  const { core } = state;
-  const steps = filteredDirectPath(tree, core.ownLeaf);
+  const { leafIndex } = owner;
+  const steps = filteredDirectPath(tree, leafIndex);
   const secrets = derivePathSecrets(suite, context.random(suite.hashLength), steps.length);
   const encryptionKeys = freshKemKeyPair(suite, context.random);
-  const current = leafAt(tree, core.ownLeaf)!;
-  blankDirectPath(tree, core.ownLeaf);
+  blankDirectPath(tree, leafIndex);
   const parentHash = setPathKeys(
     suite,
     tree,
     steps,
     secrets.keyPairs.map(({ publicKey }) => publicKey),
   );
-  const leafNode = signLeafNode(
-    suite,
-    changes?.signatureKeyPair?.privateKey ?? core.signaturePrivateKey,
-    core.context.groupId,
-    core.ownLeaf,
-    {
-      ...changedLeaf(current, changes),
-      encryptionKey: encryptionKeys.publicKey,
-      source: { kind: 'commit', parentHash },
-    },
-  );
+  const leafNode = signLeafNode(suite, owner.signaturePrivateKey, owner.groupId, leafIndex, {
+    ...owner.leaf,
+    encryptionKey: encryptionKeys.publicKey,
+    source: { kind: 'commit', parentHash },
+  });
   checkLeafForm(suite, leafNode, 'commit');
-  const sameKey = findSignatureKey(tree, [leafNode.signatureKey], new Set([core.ownLeaf]));
+  const sameKey = findSignatureKey(tree, [leafNode.signatureKey], new Set([leafIndex]));
   demand(sameKey === undefined, 'pathLeafKeyUnique');
-  setLeaf(tree, core.ownLeaf, leafNode);
-  checkPathLeafInGroup(context, tree, core.ownLeaf, leafNode, extensions);
+  setLeaf(tree, leafIndex, leafNode);
+  checkPathLeafInGroup(context, tree, leafIndex, leafNode, extensions, owner.reason);
   return { steps, secrets, leafNode, encryptionPrivateKey: encryptionKeys.privateKey };
 }
 
-function sealPath(suite: Suite, evaluation: Evaluation, path: OwnPath, provisional: GroupContext): UpdatePath {
+export function sealPath(suite: Suite, evaluation: Evaluation, path: OwnPath, provisional: GroupContext): UpdatePath {
   return {
     leafNode: path.leafNode,
     nodes: encryptPath(
@@ -370,29 +406,41 @@ export function frame(
 
 // ---- Processing a commit (section 12.4.2) ---------------------------------------------------------------------------
 
-/** `message` is of the current epoch, decrypted, its signature verified. */
+/**
+ * `message` is of the current epoch, decrypted, its signature verified. `committer` is undefined for an external commit,
+ * which has a path.
+ */
 export function applyCommit(
   context: MlsContext,
   state: GroupState,
   message: AuthenticatedContent,
   commit: Commit,
-  committer: LeafIndex,
+  committer: LeafIndex | undefined,
 ): { readonly state: GroupState; readonly effects: CommitEffects } {
   const suite = stateSuite(context, state);
   const { core } = state;
   // ValSem009
   checkConfirmationTagPresent(message);
   const resolve = resolveReferences(state);
-  const sender = { kind: 'member', leafIndex: committer } as const;
+  const external = committer === undefined;
+  const sender: Sender = external ? { kind: 'newMemberCommit' } : { kind: 'member', leafIndex: committer };
+  // ValSem244
+  if (external) {
+    demand(
+      commit.proposals.every(({ kind }) => kind === 'proposal'),
+      'externalByValue',
+    );
+  }
   const proposals = commit.proposals.map((each): CommittedProposal =>
     each.kind === 'proposal'
       ? { proposal: each.proposal, sender, cached: undefined }
       : committed(resolve(each.reference)),
   );
-  const evaluation = evaluateProposals(context, suite, state, proposals, committer);
+  const evaluation = evaluateProposals(context, suite, state, state, proposals, committer);
   // ValSem201
   demand(!evaluation.pathRequired || commit.path !== undefined, 'pathRequired');
-  const steps = commit.path && mergePath(context, suite, core, evaluation, commit.path, committer);
+  const leafIndex = committer ?? placeJoiner(context, state, evaluation, commit.path!.leafNode);
+  const steps = commit.path && mergePath(context, suite, core, evaluation, commit.path, leafIndex, external);
   const provisional = provisionalContext(suite, core.context, evaluation);
   askForCommit(
     context,
@@ -400,10 +448,12 @@ export function applyCommit(
     provisional,
     evaluation,
     proposals,
-    committer,
+    leafIndex,
+    external,
     message.content.authenticatedData.slice(),
   );
-  const effects = effectsOf(state, evaluation, proposals, committer, commit.path !== undefined);
+  const from = { leafIndex, external };
+  const effects = effectsOf(state, evaluation, proposals, from, commit.path !== undefined, core.ownLeaf);
   if (effects.selfRemoved) {
     return { state: { ...state, core: { ...core, status: 'removed' }, proposals: [] }, effects };
   }
@@ -421,7 +471,7 @@ export function applyCommit(
   }
   let commitSecret: Uint8Array = new Uint8Array(suite.hashLength);
   if (commit.path !== undefined && steps !== undefined) {
-    const { from, secrets } = decryptPath(
+    const { from: first, secrets } = decryptPath(
       suite,
       evaluation.tree,
       steps,
@@ -431,17 +481,42 @@ export function applyCommit(
       encodeGroupContext(provisional),
       addedLeaves(evaluation),
     );
-    secrets.keyPairs.forEach((pair, i) => privateKeys.set(steps[from + i]!.node, pair.privateKey));
+    secrets.keyPairs.forEach((pair, i) => privateKeys.set(steps[first + i]!.node, pair.privateKey));
     for (const secret of secrets.pathSecrets) suite.crypto.wipe(secret);
     ({ commitSecret } = secrets);
   }
-  const next = nextEpoch(suite, core, provisional, commitSecret, evaluation.psks, message, message.auth.signature);
+  const initSecret =
+    evaluation.externalInit === undefined
+      ? core.secrets.initSecret
+      : openExternalInit(suite, core.secrets.externalSecret, evaluation.externalInit);
+  const { signature } = message.auth;
+  const next = nextEpoch(suite, core, initSecret, provisional, commitSecret, evaluation.psks, message, signature);
+  if (external) suite.crypto.wipe(initSecret);
   suite.crypto.wipe(commitSecret);
   suite.crypto.wipe(next.joinerSecret);
   // ValSem205
   demand(suite.crypto.equal(next.confirmationTag, message.auth.confirmationTag ?? EMPTY), 'confirmationTag');
   const nextCore = newCore(core, next, { signaturePrivateKey, privateKeys, reInit: evaluation.reInit });
   return { state: enterEpoch(context, state, nextCore, evaluation.tree, next.keys.encryptionSecret), effects };
+}
+
+/** Gives a joiner the leftmost free leaf, after the Remove of its former self (section 12.4.3.2). */
+function placeJoiner(
+  context: MlsContext,
+  state: GroupState,
+  { tree, removed }: Evaluation,
+  leafNode: LeafNode,
+): LeafIndex {
+  const leafIndex = addLeaf(tree, leafNode);
+  for (const former of removed) demandSameClient(context, state, former, memberOf(leafIndex, leafNode));
+  return leafIndex;
+}
+
+/** ValSem243, and what an Update of the removed leaf would have to keep. */
+export function demandSameClient(context: MlsContext, group: PublicGroup, former: LeafIndex, joiner: Member): void {
+  const before = leafAt(group.tree, former) ?? violated('removeMember');
+  demand(isSameClient(context, memberOf(former, before), joiner), 'externalRemove');
+  demand(!equal(before.encryptionKey, joiner.encryptionKey), 'leafKeyReplaced');
 }
 
 /** Checks a commit's path against the tree with the proposals applied, and sets its keys there. */
@@ -452,12 +527,15 @@ function mergePath(
   evaluation: Evaluation,
   path: UpdatePath,
   committer: LeafIndex,
+  external: boolean,
 ): readonly PathStep[] {
   const { tree, extensions } = evaluation;
   const { leafNode } = path;
   const current = leafAt(tree, committer) ?? violated('senderMember');
   checkLeafNode(suite, leafNode, { source: 'commit', groupId: core.context.groupId, leafIndex: committer });
-  demand(!equal(leafNode.encryptionKey, current.encryptionKey), 'leafKeyReplaced');
+  // A joiner stands in the tree already, as `current`.
+  const ignored = external ? new Set([nodeOfLeaf(committer)]) : undefined;
+  demand(external || !equal(leafNode.encryptionKey, current.encryptionKey), 'leafKeyReplaced');
   const steps = filteredDirectPath(tree, committer);
   checkPathShape(tree, steps, path, addedLeaves(evaluation));
   const keys = path.nodes.map((node) => node.encryptionKey);
@@ -467,7 +545,7 @@ function mergePath(
     'path',
   );
   // ValSem206, ValSem207
-  demand(findEncryptionKey(tree, [leafNode.encryptionKey]) === undefined, 'pathLeafKeyUnique');
+  demand(findEncryptionKey(tree, [leafNode.encryptionKey], ignored) === undefined, 'pathLeafKeyUnique');
   demand(findSignatureKey(tree, [leafNode.signatureKey], new Set([committer])) === undefined, 'pathLeafKeyUnique');
   demand(duplicate([...keys, leafNode.encryptionKey]) === undefined, 'pathKeysUnique');
   demand(keys.length === 0 || findEncryptionKey(tree, keys) === undefined, 'pathKeysUnique');
@@ -476,7 +554,7 @@ function mergePath(
   const parentHash = setPathKeys(suite, tree, steps, keys);
   demand(leafNode.source.kind === 'commit' && equal(leafNode.source.parentHash, parentHash), 'pathParentHash');
   setLeaf(tree, committer, leafNode);
-  checkPathLeafInGroup(context, tree, committer, leafNode, extensions);
+  checkPathLeafInGroup(context, tree, committer, leafNode, extensions, external ? 'add' : 'commit');
   return steps;
 }
 
@@ -486,32 +564,35 @@ function checkPathLeafInGroup(
   leafIndex: LeafIndex,
   leafNode: LeafNode,
   extensions: GroupContext['extensions'],
+  reason: 'add' | 'commit',
 ): void {
   demand(meets(leafNode.capabilities, requirements(extensions)), 'leafRequiredCapabilities');
   validateCredentialSupport(tree, [leafNode]);
-  askForMember(context, leafIndex, leafNode, 'commit');
+  askForMember(context, leafIndex, leafNode, reason);
 }
 
 // ---- What both sides share ------------------------------------------------------------------------------------------
 
-function provisionalContext(suite: Suite, old: GroupContext, { tree, extensions }: Evaluation): GroupContext {
+export function provisionalContext(suite: Suite, old: GroupContext, { tree, extensions }: Evaluation): GroupContext {
   return { ...old, epoch: old.epoch + 1n, treeHash: treeHash(suite, tree), extensions };
 }
 
-function askForCommit(
+export function askForCommit(
   context: MlsContext,
-  state: GroupState,
+  group: PublicGroup,
   provisional: GroupContext,
   evaluation: Evaluation,
   proposals: readonly CommittedProposal[],
   committer: LeafIndex,
+  external: boolean,
   authenticatedData: Uint8Array,
 ): void {
   const verdict = context.hooks?.validateCommit?.({
-    before: viewOf(state.core.context, state.tree),
+    before: viewOf(group.core.context, group.tree),
     after: viewOf(provisional, evaluation.tree),
     proposals: proposals.map(sentProposal),
     committer,
+    external,
     authenticatedData,
   });
   if (verdict?.kind === 'reject') violated('commitPolicy', verdict.reason);
@@ -521,7 +602,7 @@ function sentProposal({ proposal, sender, cached }: CommittedProposal): SentProp
   return { proposal, sender, byReference: cached !== undefined };
 }
 
-interface NextEpoch {
+export interface NextEpoch {
   readonly context: GroupContext;
   readonly contextBytes: Uint8Array;
   readonly joinerSecret: Uint8Array;
@@ -530,9 +611,10 @@ interface NextEpoch {
   readonly interimTranscriptHash: Uint8Array;
 }
 
-function nextEpoch(
+export function nextEpoch(
   suite: Suite,
-  core: GroupCore,
+  old: Pick<GroupCore, 'interimTranscriptHash'>,
+  initSecret: Uint8Array,
   provisional: GroupContext,
   commitSecret: Uint8Array,
   psks: readonly PskWithId[],
@@ -541,14 +623,14 @@ function nextEpoch(
 ): NextEpoch {
   const confirmed = confirmedTranscriptHash(
     suite,
-    core.interimTranscriptHash,
+    old.interimTranscriptHash,
     message.wireFormat,
     message.contentBytes,
     signature,
   );
   const context: GroupContext = { ...provisional, confirmedTranscriptHash: confirmed };
   const contextBytes = encodeGroupContext(context);
-  const joiner = joinerSecret(suite, core.secrets.initSecret, commitSecret, contextBytes);
+  const joiner = joinerSecret(suite, initSecret, commitSecret, contextBytes);
   const pskSecret = derivePskSecret(suite, psks);
   const keys = epochKeys(suite, joiner, pskSecret, contextBytes);
   suite.crypto.wipe(pskSecret);
@@ -585,11 +667,12 @@ function newCore(
   own: {
     readonly signaturePrivateKey: Uint8Array;
     readonly privateKeys: ReadonlyMap<number, Uint8Array>;
-    readonly reInit: boolean;
+    readonly reInit: ReInit | undefined;
   },
 ): GroupCore {
   return {
-    status: own.reInit ? 'reinitialized' : 'active',
+    status: own.reInit === undefined ? 'active' : 'reinitialized',
+    reInit: own.reInit,
     config: core.config,
     context: next.context,
     contextBytes: next.contextBytes,
@@ -644,26 +727,30 @@ export function mergePendingCommit(context: MlsContext, state: GroupState, pendi
   return enterEpoch(context, state, pending.core, tree, pending.encryptionSecret);
 }
 
-function effectsOf(
-  state: GroupState,
+export function effectsOf(
+  group: PublicGroup,
   { tree, added, removed, updated, extensionsChanged }: Evaluation,
   proposals: readonly CommittedProposal[],
-  committer: LeafIndex,
+  committer: { readonly leafIndex: LeafIndex; readonly external: boolean },
   withPath: boolean,
+  /** Undefined: we come in by this commit ourselves. */
+  ownLeaf: LeafIndex | undefined,
 ): CommitEffects {
-  const before = (leaf: LeafIndex): Member => memberOf(leaf, leafAt(state.tree, leaf)!);
+  const { leafIndex, external } = committer;
+  const before = (leaf: LeafIndex): Member => memberOf(leaf, leafAt(group.tree, leaf)!);
   const after = (leaf: LeafIndex): Member => memberOf(leaf, leafAt(tree, leaf)!);
-  const oldEpoch = state.core.context.epoch;
+  const oldEpoch = group.core.context.epoch;
   return {
-    committer: before(committer),
-    added: added.map(({ leafIndex }) => after(leafIndex)),
+    committer: external ? after(leafIndex) : before(leafIndex),
+    added: [...added.map((each) => after(each.leafIndex)), ...(external ? [after(leafIndex)] : [])],
     removed: removed.map(before),
-    updated: [...updated, ...(withPath ? [committer] : [])].map((leaf) => ({
+    updated: [...updated, ...(withPath && !external ? [leafIndex] : [])].map((leaf) => ({
       before: before(leaf),
       after: after(leaf),
     })),
     extensionsChanged,
-    selfRemoved: removed.includes(state.core.ownLeaf),
+    selfRemoved: ownLeaf !== undefined && removed.includes(ownLeaf),
+    external,
     proposals: proposals.map(sentProposal),
     oldEpoch,
     newEpoch: oldEpoch + 1n,

@@ -32,7 +32,7 @@ export interface AuthenticatedContent {
   readonly auth: FramedContentAuthData;
 }
 
-/** FramedContentTBS; `groupContext` (encoded) for members, undefined for senders outside the group. */
+/** FramedContentTBS; `groupContext` (encoded) for members and joiners by commit, undefined for proposals from outside. */
 function framedContentTbs(
   wireFormat: WireFormat,
   contentBytes: Uint8Array,
@@ -56,7 +56,7 @@ export function signContent(
   signaturePrivateKey: Uint8Array,
   wireFormat: WireFormat,
   content: FramedContent,
-  groupContext: Uint8Array,
+  groupContext: Uint8Array | undefined,
 ): SignedContent {
   const contentBytes = encode(writeFramedContent, content, 512);
   const tbs = framedContentTbs(wireFormat, contentBytes, groupContext).finish();
@@ -69,9 +69,10 @@ export function verifyContent(
   signatureKey: Uint8Array,
   message: AuthenticatedContent,
   groupContext: Uint8Array | undefined,
+  rule: 'framedSignature' | 'externalSignature' = 'framedSignature',
 ): void {
   const tbs = framedContentTbs(message.wireFormat, message.contentBytes, groupContext).finish();
-  demand(verifyWithLabel(suite, signatureKey, 'FramedContentTBS', tbs, message.auth.signature), 'framedSignature');
+  demand(verifyWithLabel(suite, signatureKey, 'FramedContentTBS', tbs, message.auth.signature), rule);
 }
 
 /** The reference of a proposal: RefHash over its AuthenticatedContent (section 5.2). */
@@ -104,6 +105,13 @@ export function encodePublicMessage(
   const writer = messageWriter(WireFormat.PublicMessage, message.contentBytes.length + 256).bytes(message.contentBytes);
   writeAuthData(writer, message.auth);
   return writer.opaque(membershipTag(suite, membershipKey, message.contentBytes, message.auth, groupContext)).finish();
+}
+
+/** A PublicMessage of someone who is no member, and so has no membership tag. */
+export function encodeOutsideMessage(message: AuthenticatedContent): Uint8Array {
+  const writer = messageWriter(WireFormat.PublicMessage, message.contentBytes.length + 256).bytes(message.contentBytes);
+  writeAuthData(writer, message.auth);
+  return writer.finish();
 }
 
 /** Checks the membership tag of a member's PublicMessage; the signature is still to be verified. */

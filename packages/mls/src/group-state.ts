@@ -18,6 +18,7 @@ import type {
   Member,
   MlsContext,
   Proposal,
+  ReInit,
   Sender,
 } from './types.ts';
 
@@ -35,6 +36,8 @@ export type GroupStatus = 'active' | 'removed' | 'reinitialized';
 
 export interface GroupCore {
   readonly status: GroupStatus;
+  /** What the ReInit said that closed the group. */
+  readonly reInit: ReInit | undefined;
   readonly config: GroupConfig;
   readonly context: GroupContext;
   /** `context`, encoded: part of what every signature covers. */
@@ -48,6 +51,12 @@ export interface GroupCore {
   readonly interimTranscriptHash: Uint8Array;
   /** Of past epochs, newest first. */
   readonly resumptionPsks: readonly { readonly epoch: bigint; readonly psk: Uint8Array }[];
+}
+
+/** The public half, which a joiner has too. */
+export interface PublicGroup {
+  readonly core: Pick<GroupCore, 'context'>;
+  readonly tree: RatchetTree;
 }
 
 /** A proposal of this epoch that was checked by itself and may be committed by reference. */

@@ -3,6 +3,7 @@ import { EMPTY } from '@quicprochat/crypto';
 import { freshKemKeyPair, suiteOf } from './cipher-suites.ts';
 import { makeCommit } from './commit.ts';
 import { MlsUsageError, refusable, usable } from './errors.ts';
+import { greasedCapabilities, greaseExtension } from './grease.ts';
 import {
   type CachedProposal,
   defaultConfig,
@@ -52,15 +53,17 @@ export function createGroup(context: MlsContext, parameters: CreateGroupParamete
   usable(() => checkGroupExtensions(extensions));
   const signaturePrivateKey = parameters.signatureKeyPair.privateKey.slice();
   const encryptionKeys = freshKemKeyPair(suite, context.random);
-  const leafExtensions = parameters.leafNodeExtensions ?? [];
+  const leafExtensions = [...(parameters.leafNodeExtensions ?? [])];
+  if (parameters.grease) leafExtensions.push(greaseExtension(context));
   const leafNode = signLeafNode(suite, signaturePrivateKey, EMPTY, 0, {
     encryptionKey: encryptionKeys.publicKey,
     signatureKey: parameters.signatureKeyPair.publicKey,
     credential: parameters.credential,
-    capabilities: completeCapabilities(parameters.capabilities, parameters.credential, [
-      ...extensions,
-      ...leafExtensions,
-    ]),
+    capabilities: greasedCapabilities(
+      context,
+      parameters.grease,
+      completeCapabilities(parameters.capabilities, parameters.credential, [...extensions, ...leafExtensions]),
+    ),
     source: { kind: 'keyPackage', lifetime: parameters.lifetime ?? defaultLifetime(context.now) },
     extensions: leafExtensions,
   });
@@ -85,6 +88,7 @@ export function createGroup(context: MlsContext, parameters: CreateGroupParamete
   return {
     core: {
       status: 'active',
+      reInit: undefined,
       config: { ...defaultConfig, ...parameters.config },
       context: groupContext,
       contextBytes: encodeGroupContext(groupContext),

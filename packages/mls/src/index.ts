@@ -24,11 +24,25 @@ export {
   resumptionPsk,
   roster,
 } from './group.ts';
+export {
+  createExternalProposal,
+  createGroupInfo,
+  createNewMemberProposal,
+  joinByExternalCommit,
+} from './external-join.ts';
+export { greaseExtension } from './grease.ts';
 export { defaultConfig } from './group-state.ts';
-export { decodeKeyPackage, generateKeyPackage, generateSignatureKeyPair, verifyKeyPackage } from './leaf-node.ts';
+export {
+  decodeKeyPackage,
+  generateKeyPackage,
+  generateSignatureKeyPair,
+  isLastResort,
+  verifyKeyPackage,
+} from './leaf-node.ts';
 export { createProposal, dropExpiredEpochs, processMessage, protectApplication } from './process-message.ts';
 export { decodePendingCommit, diffRows, encodePendingCommit, groupRows, memoryRows, restoreGroup } from './rows.ts';
-export { encodeRequiredCapabilities } from './structures.ts';
+export { encodeExternalJoins, encodeExternalSenders, encodeRequiredCapabilities } from './structures.ts';
+export { createBranch, createReinitializedGroup, reInitOf } from './successor.ts';
 export * from './types.ts';
 export { type RuleName, type ValidationRule, validationRules } from './validation-rules.ts';
 export { joinGroup, welcomeKeyPackageRefs } from './welcome.ts';

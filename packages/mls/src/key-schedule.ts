@@ -2,9 +2,10 @@
  * The key schedule (RFC 9420 section 8): from init, commit and pre-shared secrets to an epoch's secrets; transcript
  * hashes; exporters. Intermediate secrets are wiped where they are last used.
  */
-import { EMPTY } from '@quicprochat/crypto';
+import { EMPTY, encodeUtf8, type KeyPair } from '@quicprochat/crypto';
 import { deriveSecret, expandWithLabel, hash, mac, type Suite } from './cipher-suites.ts';
 import { encode, Writer } from './codec.ts';
+import { violated } from './errors.ts';
 import { type FramedContentAuthData, writeGroupContext, writePreSharedKeyId } from './structures.ts';
 import type { GroupContext, PreSharedKeyId } from './types.ts';
 
@@ -77,6 +78,35 @@ export function keysOfEpochSecret(suite: Suite, epochSecret: Uint8Array): EpochK
       initSecret: derive('init'),
     },
   };
+}
+
+/** The key pair outsiders encapsulate to (section 8.3). */
+export function externalKeyPair(suite: Suite, externalSecret: Uint8Array): KeyPair {
+  return suite.kem.deriveKeyPair(externalSecret);
+}
+
+const EXTERNAL_INIT = encodeUtf8('MLS 1.0 external init secret');
+
+/** A joiner's init secret, and the kem_output by which the members get it too. */
+export function makeExternalInit(
+  suite: Suite,
+  externalPub: Uint8Array,
+): { readonly kemOutput: Uint8Array; readonly initSecret: Uint8Array } {
+  const { enc, context } = suite.hpke.setupSender(externalPub, EMPTY);
+  const initSecret = context.export(EXTERNAL_INIT, suite.hashLength);
+  context.wipe();
+  return { kemOutput: enc, initSecret };
+}
+
+/** @throws RuleViolation `externalInit` */
+export function openExternalInit(suite: Suite, externalSecret: Uint8Array, kemOutput: Uint8Array): Uint8Array {
+  const { privateKey } = externalKeyPair(suite, externalSecret);
+  const receiver = suite.hpke.setupReceiver(privateKey, kemOutput, EMPTY);
+  suite.crypto.wipe(privateKey);
+  if (receiver === undefined) return violated('externalInit');
+  const initSecret = receiver.export(EXTERNAL_INIT, suite.hashLength);
+  receiver.wipe();
+  return initSecret;
 }
 
 export interface PskWithId {

@@ -16,11 +16,13 @@ import {
 } from './cipher-suites.ts';
 import { decode, encode, Writer } from './codec.ts';
 import { demand, MlsUsageError, refusable, usable, violated } from './errors.ts';
+import { greasedCapabilities, greaseExtension } from './grease.ts';
 import { memberOf } from './group-state.ts';
 import { KEY_PACKAGE_REF } from './key-schedule.ts';
 import {
   encodeLeafNodeTbs,
   messageWriter,
+  readExternalJoins,
   readExternalSenders,
   readMlsMessage,
   readRequiredCapabilities,
@@ -34,6 +36,8 @@ import {
   CredentialType,
   type Extension,
   ExtensionType,
+  type ExternalJoins,
+  type ExternalSender,
   type KeyPackage,
   type KeyPackageBundle,
   type KeyPackageOutcome,
@@ -65,16 +69,22 @@ export function generateKeyPackage(context: MlsContext, parameters: KeyPackagePa
   const suite = suiteOf(context.crypto, parameters.cipherSuite);
   const initKeys = freshKemKeyPair(suite, context.random);
   const encryptionKeys = freshKemKeyPair(suite, context.random);
-  const extensions = parameters.extensions ?? [];
-  const leafExtensions = parameters.leafNodeExtensions ?? [];
+  const extensions = [...(parameters.extensions ?? [])];
+  const leafExtensions = [...(parameters.leafNodeExtensions ?? [])];
+  if (parameters.lastResort) extensions.push({ extensionType: ExtensionType.LastResort, extensionData: EMPTY });
+  if (parameters.grease) {
+    extensions.push(greaseExtension(context));
+    leafExtensions.push(greaseExtension(context));
+  }
   const leafNode = signLeafNode(suite, parameters.signatureKeyPair.privateKey, EMPTY, 0, {
     encryptionKey: encryptionKeys.publicKey,
     signatureKey: parameters.signatureKeyPair.publicKey,
     credential: parameters.credential,
-    capabilities: completeCapabilities(parameters.capabilities, parameters.credential, [
-      ...extensions,
-      ...leafExtensions,
-    ]),
+    capabilities: greasedCapabilities(
+      context,
+      parameters.grease,
+      completeCapabilities(parameters.capabilities, parameters.credential, [...extensions, ...leafExtensions]),
+    ),
     source: { kind: 'keyPackage', lifetime: parameters.lifetime ?? defaultLifetime(context.now) },
     extensions: leafExtensions,
   });
@@ -102,6 +112,11 @@ export function generateKeyPackage(context: MlsContext, parameters: KeyPackagePa
     encryptionPrivateKey: encryptionKeys.privateKey,
     signaturePrivateKey: parameters.signatureKeyPair.privateKey,
   };
+}
+
+/** Whether it may be used more than once. */
+export function isLastResort(keyPackage: KeyPackage): boolean {
+  return keyPackage.extensions.some(({ extensionType }) => extensionType === ExtensionType.LastResort);
 }
 
 export function defaultLifetime(now: number): Lifetime {
@@ -270,7 +285,7 @@ function isDefaultExtension(type: number): boolean {
   return type >= ExtensionType.ApplicationId && type <= ExtensionType.ExternalSenders;
 }
 
-function isDefaultProposal(type: number): boolean {
+export function isDefaultProposal(type: number): boolean {
   return type >= 1 && type <= 7;
 }
 
@@ -294,6 +309,7 @@ export function checkGroupExtensions(extensions: readonly Extension[]): void {
     switch (extensionType) {
       case ExtensionType.RequiredCapabilities:
       case ExtensionType.ExternalSenders:
+      case ExtensionType.ExternalJoins:
         demandWellFormed(extensionType, extensionData);
         break;
       case ExtensionType.ApplicationId:
@@ -307,10 +323,23 @@ export function checkGroupExtensions(extensions: readonly Extension[]): void {
 function demandWellFormed(type: number, data: Uint8Array): void {
   const outcome = refusable(() => {
     if (type === ExtensionType.RequiredCapabilities) decode(readRequiredCapabilities, data);
+    else if (type === ExtensionType.ExternalJoins) decode(readExternalJoins, data);
     else decode(readExternalSenders, data);
     return undefined;
   });
   if (outcome !== undefined) violated('extensionsValid');
+}
+
+/** Whom the group lets in by themselves. */
+export function externalJoins(extensions: readonly Extension[]): ExternalJoins {
+  const data = extensions.find((each) => each.extensionType === ExtensionType.ExternalJoins)?.extensionData;
+  return data === undefined ? { commits: false, proposals: false } : decode(readExternalJoins, data);
+}
+
+/** Who may propose from outside. */
+export function externalSenders(extensions: readonly Extension[]): readonly ExternalSender[] {
+  const data = extensions.find((each) => each.extensionType === ExtensionType.ExternalSenders)?.extensionData;
+  return data === undefined ? [] : decode(readExternalSenders, data);
 }
 
 /** What the GroupContext extensions ask of every member. */

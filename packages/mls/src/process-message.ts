@@ -27,8 +27,8 @@ import {
   stateSuite,
   unusedRoom,
 } from './group-state.ts';
-import { checkLifetime, signLeafNode } from './leaf-node.ts';
-import { checkProposal } from './proposals.ts';
+import { checkLifetime, externalSenders, signLeafNode } from './leaf-node.ts';
+import { checkProposal, demandExternalJoin } from './proposals.ts';
 import { leafAt } from './ratchet-tree.ts';
 import { peekRatchets, type SecretTree, takeKey, takeNextKey } from './secret-tree.ts';
 import { type PrivateMessage, type PublicMessage, readMlsMessage } from './structures.ts';
@@ -176,7 +176,7 @@ function processPublic(context: MlsContext, state: GroupState, message: PublicMe
   demand(content.epoch === core.context.epoch, 'epochPast');
   // ValSem005
   demand(content.content.contentType !== ContentType.Application, 'applicationEncrypted');
-  if (content.sender.kind !== 'member') return violated('senderType');
+  if (content.sender.kind !== 'member') return processOutside(context, suite, state, message, content.sender);
   const { leafIndex } = content.sender;
   // ValSem004, ValSem007, ValSem008, ValSem010
   const leaf = leafAt(state.tree, leafIndex) ?? violated('senderMember');
@@ -187,6 +187,66 @@ function processPublic(context: MlsContext, state: GroupState, message: PublicMe
     return { kind: 'own', state, contentType, epoch: content.epoch, generation: undefined };
   }
   return handle(context, suite, state, opened, leafIndex, leaf, 0);
+}
+
+/** A PublicMessage of someone who is no member: a proposal from outside, or an external commit. */
+function processOutside(
+  context: MlsContext,
+  suite: Suite,
+  state: GroupState,
+  { content, contentBytes, auth }: PublicMessage,
+  sender: Exclude<Sender, { kind: 'member' }>,
+): ProcessOutcome {
+  demand(state.core.status === 'active', 'epochPast', 'the group has ended');
+  const message: AuthenticatedContent = { wireFormat: WireFormat.PublicMessage, content, contentBytes, auth };
+  const body = content.content;
+  switch (sender.kind) {
+    case 'external': {
+      demand(body.contentType === ContentType.Proposal, 'senderType');
+      const senders = externalSenders(state.core.context.extensions);
+      const { signatureKey } = senders[sender.senderIndex] ?? violated('senderType', 'no such external sender');
+      verifyContent(suite, signatureKey, message, undefined);
+      return rememberProposal(context, suite, state, message, body.proposal);
+    }
+    case 'newMemberProposal': {
+      demand(body.contentType === ContentType.Proposal, 'senderType');
+      demandExternalJoin(context, state, 'proposal');
+      const { proposal } = body;
+      if (proposal.kind !== 'add') return violated('externalProposalType');
+      verifyContent(suite, proposal.keyPackage.leafNode.signatureKey, message, undefined);
+      return rememberProposal(context, suite, state, message, proposal);
+    }
+    case 'newMemberCommit': {
+      demand(body.contentType === ContentType.Commit, 'senderType');
+      demandExternalJoin(context, state, 'commit');
+      const { commit } = body;
+      // ValSem245, ValSem246
+      if (commit.path === undefined) return violated('externalPath');
+      const { signatureKey } = commit.path.leafNode;
+      verifyContent(suite, signatureKey, message, state.core.contextBytes, 'externalSignature');
+      const applied = applyCommit(context, state, message, commit, undefined);
+      return { kind: 'commit', ...applied, authenticatedData: content.authenticatedData.slice() };
+    }
+  }
+}
+
+function rememberProposal(
+  context: MlsContext,
+  suite: Suite,
+  state: GroupState,
+  message: AuthenticatedContent,
+  proposal: Proposal,
+): ProcessOutcome {
+  const { sender } = message.content;
+  checkProposal(context, suite, state, proposal, sender);
+  if (proposal.kind === 'custom') {
+    const supported = leafAt(state.tree, state.core.ownLeaf)!.capabilities.proposals;
+    demand(supported.includes(proposal.proposalType), 'proposalSupported');
+  }
+  const ref = proposalRef(suite, message);
+  const next = remember(state, { ref, proposal, sender, own: undefined });
+  const authenticatedData = message.content.authenticatedData.slice();
+  return { kind: 'proposal', state: next, ref, proposal, sender, authenticatedData };
 }
 
 function processPrivate(context: MlsContext, state: GroupState, message: PrivateMessage): ProcessOutcome {
@@ -270,11 +330,7 @@ function handle(
       };
     case ContentType.Proposal: {
       demand(state.core.status === 'active', 'epochPast', 'the group has ended');
-      const { proposal } = content.content;
-      checkProposal(context, suite, state, proposal, content.sender);
-      const ref = proposalRef(suite, message);
-      const next = remember(state, { ref, proposal, sender: content.sender, own: undefined });
-      return { kind: 'proposal', state: next, ref, proposal, sender: content.sender, authenticatedData };
+      return rememberProposal(context, suite, state, message, content.content.proposal);
     }
     case ContentType.Commit: {
       demand(state.core.status === 'active', 'epochPast', 'the group has ended');

@@ -6,7 +6,7 @@ import { encodeHex, equal } from '@quicprochat/crypto';
 import type { Suite } from './cipher-suites.ts';
 import { encode } from './codec.ts';
 import { demand, violated } from './errors.ts';
-import type { CachedProposal, GroupState } from './group-state.ts';
+import { type CachedProposal, type GroupState, type PublicGroup, viewOf } from './group-state.ts';
 import type { PskWithId } from './key-schedule.ts';
 import {
   askForMember,
@@ -14,6 +14,7 @@ import {
   checkKeyPackage,
   checkLeafNode,
   checkLifetime,
+  externalJoins,
   isWithinLifetime,
   meets,
   requirements,
@@ -43,6 +44,7 @@ import {
   type PreSharedKeyId,
   type Proposal,
   ProtocolVersion,
+  type ReInit,
   ResumptionPskUsage,
   type Sender,
 } from './types.ts';
@@ -52,6 +54,8 @@ export interface CommittedProposal {
   readonly sender: Sender;
   /** Set when it is committed by reference; it was then checked by itself when it arrived. */
   readonly cached: CachedProposal | undefined;
+  /** The secret of a PSK with usage reinit or branch, in the first commit of a group that continues another. */
+  readonly successorPsk?: Uint8Array;
 }
 
 /** The group after the proposals, before the commit's path. */
@@ -64,7 +68,9 @@ export interface Evaluation {
   readonly psks: readonly PskWithId[];
   readonly extensionsChanged: boolean;
   readonly pathRequired: boolean;
-  readonly reInit: boolean;
+  readonly reInit: ReInit | undefined;
+  /** Of an external commit: kem_output. */
+  readonly externalInit: Uint8Array | undefined;
 }
 
 // ---- A proposal by itself (section 12.1) ----------------------------------------------------------------------------
@@ -73,10 +79,11 @@ export interface Evaluation {
 export function checkProposal(
   context: MlsContext,
   suite: Suite,
-  state: GroupState,
+  group: PublicGroup,
   proposal: Proposal,
   sender: Sender,
 ): void {
+  if (sender.kind === 'external') demand(isExternalProposal(proposal), 'externalProposalType');
   switch (proposal.kind) {
     case 'add':
       checkKeyPackage(suite, proposal.keyPackage);
@@ -88,16 +95,16 @@ export function checkProposal(
       const { leafIndex } = sender;
       checkLeafNode(suite, proposal.leafNode, {
         source: 'update',
-        groupId: state.core.context.groupId,
+        groupId: group.core.context.groupId,
         leafIndex,
       });
-      const current = leafAt(state.tree, leafIndex) ?? violated('senderMember');
+      const current = leafAt(group.tree, leafIndex) ?? violated('senderMember');
       demand(!equal(proposal.leafNode.encryptionKey, current.encryptionKey), 'leafKeyReplaced');
       break;
     }
     case 'remove':
       // ValSem108
-      demand(leafAt(state.tree, proposal.removed) !== undefined, 'removeMember');
+      demand(leafAt(group.tree, proposal.removed) !== undefined, 'removeMember');
       break;
     case 'preSharedKey':
       checkPskId(suite, proposal.psk);
@@ -106,11 +113,43 @@ export function checkProposal(
       demand(proposal.version >= ProtocolVersion.Mls10, 'reInitVersion');
       break;
     case 'externalInit':
-      violated('externalInitMember');
+      demand(sender.kind === 'newMemberCommit', 'externalInitMember');
       break;
     case 'groupContextExtensions':
       checkGroupExtensions(proposal.extensions);
+      break;
+    case 'custom':
+      // Who must support its type depends on what it is committed with.
+      break;
   }
+}
+
+/** Section 12.1.8. */
+function isExternalProposal({ kind }: Proposal): boolean {
+  switch (kind) {
+    case 'add':
+    case 'remove':
+    case 'preSharedKey':
+    case 'reInit':
+    case 'groupContextExtensions':
+      return true;
+    case 'update':
+    case 'externalInit':
+    case 'custom':
+      return false;
+  }
+}
+
+/** Whether a client may come in, or ask to, by itself: the hook decides, else the group's extension. */
+export function demandExternalJoin(context: MlsContext, group: PublicGroup, how: 'commit' | 'proposal'): void {
+  const { context: groupContext } = group.core;
+  if (context.hooks?.externalJoin !== undefined) {
+    const verdict = context.hooks.externalJoin(viewOf(groupContext, group.tree), how);
+    if (verdict.kind === 'reject') violated('senderType', verdict.reason);
+    return;
+  }
+  const joins = externalJoins(groupContext.extensions);
+  demand(how === 'commit' ? joins.commits : joins.proposals, 'senderType', 'the group does not allow it');
 }
 
 function checkPskId(suite: Suite, id: PreSharedKeyId): void {
@@ -124,20 +163,22 @@ function checkPskId(suite: Suite, id: PreSharedKeyId): void {
 export function evaluateProposals(
   context: MlsContext,
   suite: Suite,
-  state: GroupState,
+  group: PublicGroup,
+  own: GroupState | undefined,
   proposals: readonly CommittedProposal[],
-  committer: LeafIndex,
+  committer: LeafIndex | undefined,
 ): Evaluation {
-  for (const { proposal, sender, cached } of proposals) {
-    if (cached === undefined) checkProposal(context, suite, state, proposal, sender);
+  for (const { proposal, sender, cached, successorPsk } of proposals) {
+    if (cached === undefined && successorPsk === undefined) checkProposal(context, suite, group, proposal, sender);
   }
+  if (committer === undefined) checkExternalList(proposals);
   checkList(proposals, committer);
 
   const newExtensions = proposals.find(({ proposal }) => proposal.kind === 'groupContextExtensions')?.proposal;
   const extensions =
-    newExtensions?.kind === 'groupContextExtensions' ? newExtensions.extensions : state.core.context.extensions;
+    newExtensions?.kind === 'groupContextExtensions' ? newExtensions.extensions : group.core.context.extensions;
   const required = requirements(extensions);
-  const tree = editTree(state.tree);
+  const tree = editTree(group.tree);
 
   // Section 12.3: first updates, then removes, then adds in their order.
   const updated = applyUpdates(proposals, tree);
@@ -151,6 +192,7 @@ export function evaluateProposals(
     removed.push(proposal.removed);
   }
   truncate(tree);
+  checkCustomSupport(proposals, tree);
   checkUpdatedKeys(tree, updated);
 
   const added = applyAdds(proposals, tree);
@@ -174,10 +216,11 @@ export function evaluateProposals(
     added,
     removed,
     updated,
-    psks: findPsks(context, state, proposals),
+    psks: findPsks(context, own, proposals),
     extensionsChanged: newExtensions !== undefined,
     pathRequired: proposals.length === 0 || proposals.some(({ proposal }) => requiresPath(proposal)),
-    reInit: proposals.some(({ proposal }) => proposal.kind === 'reInit'),
+    reInit: reInitOf(proposals),
+    externalInit: externalInitOf(proposals),
   };
 }
 
@@ -185,7 +228,46 @@ function requiresPath(proposal: Proposal): boolean {
   return proposal.kind !== 'add' && proposal.kind !== 'preSharedKey' && proposal.kind !== 'reInit';
 }
 
-function checkList(proposals: readonly CommittedProposal[], committer: LeafIndex): void {
+function reInitOf(proposals: readonly CommittedProposal[]): ReInit | undefined {
+  for (const { proposal } of proposals) {
+    if (proposal.kind !== 'reInit') continue;
+    const { groupId, version, cipherSuite, extensions } = proposal;
+    return { groupId, version, cipherSuite, extensions };
+  }
+  return undefined;
+}
+
+function externalInitOf(proposals: readonly CommittedProposal[]): Uint8Array | undefined {
+  for (const { proposal } of proposals) if (proposal.kind === 'externalInit') return proposal.kemOutput;
+  return undefined;
+}
+
+/** Members that process the commit support every type of proposal; whom it removes or adds need not. */
+function checkCustomSupport(proposals: readonly CommittedProposal[], tree: TreeEditor): void {
+  const types = new Set<number>();
+  for (const { proposal } of proposals) if (proposal.kind === 'custom') types.add(proposal.proposalType);
+  if (types.size === 0) return;
+  for (const [, { capabilities }] of occupiedLeaves(tree)) {
+    // ValSem113
+    for (const type of types) demand(capabilities.proposals.includes(type), 'proposalSupported');
+  }
+}
+
+function checkExternalList(proposals: readonly CommittedProposal[]): void {
+  let inits = 0;
+  let removes = 0;
+  for (const { proposal } of proposals) {
+    if (proposal.kind === 'externalInit') inits++;
+    else if (proposal.kind === 'remove') removes++;
+    else demand(proposal.kind === 'preSharedKey', 'externalProposals');
+  }
+  // ValSem240, ValSem241, ValSem242
+  demand(inits > 0, 'externalInitPresent');
+  demand(inits === 1, 'externalInitOnce');
+  demand(removes <= 1, 'externalProposals');
+}
+
+function checkList(proposals: readonly CommittedProposal[], committer: LeafIndex | undefined): void {
   const touched = new Set<number>();
   const psks: Uint8Array[] = [];
   let extensionsSeen = 0;
@@ -215,7 +297,10 @@ function checkList(proposals: readonly CommittedProposal[], committer: LeafIndex
         reInits++;
         break;
       case 'externalInit':
-        violated('externalInitMember');
+        demand(committer === undefined, 'externalInitMember');
+        break;
+      case 'add':
+      case 'custom':
     }
   }
   // ValSem403, ValSem208
@@ -272,11 +357,16 @@ function applyAdds(
 
 // ---- Pre-shared keys (section 8.4) ----------------------------------------------------------------------------------
 
-function findPsks(context: MlsContext, state: GroupState, proposals: readonly CommittedProposal[]): PskWithId[] {
+function findPsks(
+  context: MlsContext,
+  own: GroupState | undefined,
+  proposals: readonly CommittedProposal[],
+): PskWithId[] {
   const psks: PskWithId[] = [];
-  for (const { proposal } of proposals) {
+  for (const { proposal, successorPsk } of proposals) {
     if (proposal.kind !== 'preSharedKey') continue;
-    psks.push({ id: proposal.psk, psk: findPsk(context, proposal.psk, state) ?? violated('pskAvailable') });
+    const psk = successorPsk ?? findPsk(context, proposal.psk, own) ?? violated('pskAvailable');
+    psks.push({ id: proposal.psk, psk });
   }
   return psks;
 }
@@ -320,7 +410,7 @@ export function selectProposals(
   );
   const fits = (chosen: readonly CachedProposal[]): boolean => {
     try {
-      evaluateProposals(context, suite, state, [...fixed, ...chosen.map(committed)], ownLeaf);
+      evaluateProposals(context, suite, state, state, [...fixed, ...chosen.map(committed)], ownLeaf);
       return true;
     } catch (error) {
       if (error instanceof Error && error.name === 'RuleViolation') return false;

@@ -33,11 +33,13 @@ import {
   readLeafNode,
   readParentNode,
   readProposal,
+  readReInit,
   readSender,
   writeGroupContext,
   writeLeafNode,
   writeParentNode,
   writeProposal,
+  writeReInit,
   writeSender,
 } from './structures.ts';
 import { isLeaf, left, right, root } from './tree-math.ts';
@@ -290,6 +292,7 @@ function readCoreRow(reader: Reader): { core: GroupCore; leafCount: number } {
 function writeCore(writer: Writer, core: GroupCore): void {
   const { secrets } = core;
   writer.u8(STATUSES.indexOf(core.status));
+  if (core.reInit !== undefined) writeReInit(writer, core.reInit);
   writeConfig(writer, core.config);
   writeGroupContext(writer, core.context);
   writer
@@ -311,10 +314,12 @@ function writeCore(writer: Writer, core: GroupCore): void {
 
 function readCore(reader: Reader): GroupCore {
   const status = STATUSES[reader.u8()] ?? violated('malformed', 'status');
+  const reInit = status === 'reinitialized' ? readReInit(reader) : undefined;
   const config = readConfig(reader);
   const context = readGroupContext(reader);
   return {
     status,
+    reInit,
     config,
     context,
     contextBytes: encodeGroupContext(context),

@@ -12,6 +12,8 @@ import {
   type Credential,
   CredentialType,
   type Extension,
+  type ExternalJoins,
+  type ExternalSender,
   type GroupContext,
   type KeyPackage,
   type LeafIndex,
@@ -22,6 +24,7 @@ import {
   type Proposal,
   ProposalType,
   ProtocolVersion,
+  type ReInit,
   type RequiredCapabilities,
   type Sender,
 } from './types.ts';
@@ -37,7 +40,7 @@ function readCredential(reader: Reader): Credential {
   return violated('malformed', 'unknown credential type');
 }
 
-function writeCredential(writer: Writer, credential: Credential): void {
+export function writeCredential(writer: Writer, credential: Credential): void {
   writer.u16(credential.credentialType);
   if (credential.credentialType === CredentialType.Basic) writer.opaque(credential.identity);
   else writer.vector(credential.certificates, (w, certificate) => w.opaque(certificate));
@@ -81,7 +84,7 @@ function readExtensions(reader: Reader): Extension[] {
   return reader.vector((r) => ({ extensionType: r.u16(), extensionData: r.opaque() }));
 }
 
-function writeExtensions(writer: Writer, extensions: readonly Extension[]): void {
+export function writeExtensions(writer: Writer, extensions: readonly Extension[]): void {
   writer.vector(extensions, (w, extension) => w.u16(extension.extensionType).opaque(extension.extensionData));
 }
 
@@ -238,13 +241,28 @@ export function encodeRequiredCapabilities(required: RequiredCapabilities): Uint
   );
 }
 
-export interface ExternalSender {
-  readonly signatureKey: Uint8Array;
-  readonly credential: Credential;
-}
-
 export function readExternalSenders(reader: Reader): ExternalSender[] {
   return reader.vector((r) => ({ signatureKey: r.opaque(), credential: readCredential(r) }));
+}
+
+/** Data of an external_senders extension. */
+export function encodeExternalSenders(senders: readonly ExternalSender[]): Uint8Array {
+  return encode(
+    (w, list) =>
+      w.vector(list, (inner, sender) => writeCredential(inner.opaque(sender.signatureKey), sender.credential)),
+    senders,
+  );
+}
+
+/** Data of our ExternalJoins extension: one byte of flags, at least one of them set. */
+export function encodeExternalJoins(joins: ExternalJoins): Uint8Array {
+  return new Uint8Array([(joins.commits ? 1 : 0) | (joins.proposals ? 2 : 0)]);
+}
+
+export function readExternalJoins(reader: Reader): ExternalJoins {
+  const flags = reader.u8();
+  if (flags < 1 || flags > 3) violated('malformed', 'external joins');
+  return { commits: (flags & 1) !== 0, proposals: (flags & 2) !== 0 };
 }
 
 // ---- Proposals (section 12.1) ---------------------------------------------------------------------------------------
@@ -272,8 +290,23 @@ export function writePreSharedKeyId(writer: Writer, id: PreSharedKeyId): void {
   writer.opaque(id.pskNonce);
 }
 
+export function readReInit(reader: Reader): ReInit {
+  return {
+    groupId: reader.opaque(),
+    version: reader.u16(),
+    cipherSuite: reader.u16(),
+    extensions: readExtensions(reader),
+  };
+}
+
+export function writeReInit(writer: Writer, { groupId, version, cipherSuite, extensions }: ReInit): void {
+  writer.opaque(groupId).u16(version).u16(cipherSuite);
+  writeExtensions(writer, extensions);
+}
+
 export function readProposal(reader: Reader): Proposal {
-  switch (reader.u16()) {
+  const proposalType = reader.u16();
+  switch (proposalType) {
     case ProposalType.Add:
       return { kind: 'add', keyPackage: readKeyPackage(reader) };
     case ProposalType.Update:
@@ -283,19 +316,15 @@ export function readProposal(reader: Reader): Proposal {
     case ProposalType.PreSharedKey:
       return { kind: 'preSharedKey', psk: readPreSharedKeyId(reader) };
     case ProposalType.ReInit:
-      return {
-        kind: 'reInit',
-        groupId: reader.opaque(),
-        version: reader.u16(),
-        cipherSuite: reader.u16(),
-        extensions: readExtensions(reader),
-      };
+      return { kind: 'reInit', ...readReInit(reader) };
     case ProposalType.ExternalInit:
       return { kind: 'externalInit', kemOutput: reader.opaque() };
     case ProposalType.GroupContextExtensions:
       return { kind: 'groupContextExtensions', extensions: readExtensions(reader) };
+    case 0:
+      return violated('malformed', 'reserved proposal type');
     default:
-      return violated('proposalSupported');
+      return { kind: 'custom', proposalType, data: reader.opaque() };
   }
 }
 
@@ -317,8 +346,7 @@ export function writeProposal(writer: Writer, proposal: Proposal): void {
       writePreSharedKeyId(writer, proposal.psk);
       break;
     case 'reInit':
-      writer.u16(ProposalType.ReInit).opaque(proposal.groupId).u16(proposal.version).u16(proposal.cipherSuite);
-      writeExtensions(writer, proposal.extensions);
+      writeReInit(writer.u16(ProposalType.ReInit), proposal);
       break;
     case 'externalInit':
       writer.u16(ProposalType.ExternalInit).opaque(proposal.kemOutput);
@@ -326,6 +354,9 @@ export function writeProposal(writer: Writer, proposal: Proposal): void {
     case 'groupContextExtensions':
       writer.u16(ProposalType.GroupContextExtensions);
       writeExtensions(writer, proposal.extensions);
+      break;
+    case 'custom':
+      writer.u16(proposal.proposalType).opaque(proposal.data);
   }
 }
 

@@ -44,6 +44,11 @@ export const ExtensionType = {
   RequiredCapabilities: 3,
   ExternalPub: 4,
   ExternalSenders: 5,
+  /**
+   * Ours, in the private range: whom the group lets in without a member's commit (`encodeExternalJoins`). A group without
+   * it lets nobody in.
+   */
+  ExternalJoins: 0xf0e1,
   /** draft-ietf-mls-extensions; marks a KeyPackage that may be used more than once. */
   LastResort: 10,
 } as const;
@@ -150,7 +155,28 @@ export type Proposal =
       readonly extensions: readonly Extension[];
     }
   | { readonly kind: 'externalInit'; readonly kemOutput: Uint8Array }
-  | { readonly kind: 'groupContextExtensions'; readonly extensions: readonly Extension[] };
+  | { readonly kind: 'groupContextExtensions'; readonly extensions: readonly Extension[] }
+  /**
+   * A proposal of a type that RFC 9420 does not define. On the wire its body is one `opaque data<V>`. What it does is the
+   * application's business (`validateCommit`, `effects.proposals`); a commit that covers one has a path.
+   */
+  | { readonly kind: 'custom'; readonly proposalType: number; readonly data: Uint8Array };
+
+export type ReInit = Omit<Extract<Proposal, { kind: 'reInit' }>, 'kind'>;
+
+/** Who may come in, or ask to, without a member (RFC 9420 sections 12.1.8 and 12.4.3.2). */
+export interface ExternalJoins {
+  /** Clients may join by external commit. */
+  readonly commits: boolean;
+  /** Clients may propose their own Add. */
+  readonly proposals: boolean;
+}
+
+/** An entry of the external_senders extension (RFC 9420 section 12.1.8.1). */
+export interface ExternalSender {
+  readonly signatureKey: Uint8Array;
+  readonly credential: Credential;
+}
 
 export type Sender =
   | { readonly kind: 'member'; readonly leafIndex: LeafIndex }
@@ -188,6 +214,16 @@ export interface MlsHooks {
   validateMember?(member: Member, reason: 'join' | 'add' | 'update' | 'commit'): Verdict;
   /** Pure policy over a commit. Called with equal arguments for its sender and every receiver. */
   validateCommit?(commit: CommitToValidate): Verdict;
+  /**
+   * Whether a client may join by its own commit, or propose its own Add. Asked alike by the joiner and all members; must
+   * answer alike for all. Without it the group's ExternalJoins extension decides, and a group without that says no.
+   */
+  externalJoin?(group: GroupView, how: 'commit' | 'proposal'): Verdict;
+  /**
+   * Whether two leaves present the same client to the application: asked when a joiner removes its old self, and when a
+   * group is reinitialized or branched. Default: equal credentials. Must answer alike for all members.
+   */
+  sameClient?(one: Member, other: Member): boolean;
   /** The external pre-shared key with this id, if the application has it. */
   externalPsk?(pskId: Uint8Array): Uint8Array | undefined;
   /** The resumption pre-shared key of another group than the one at work (see `resumptionPsk`). */
@@ -199,7 +235,9 @@ export interface CommitToValidate {
   /** The group as it will be, the committer's new leaf included. */
   readonly after: GroupView;
   readonly proposals: readonly SentProposal[];
+  /** In an external commit the place of the joiner, whom `before` does not have. */
   readonly committer: LeafIndex;
+  readonly external: boolean;
   readonly authenticatedData: Uint8Array;
 }
 
@@ -270,6 +308,10 @@ export interface KeyPackageParameters {
   readonly capabilities?: Partial<Capabilities>;
   readonly extensions?: readonly Extension[];
   readonly leafNodeExtensions?: readonly Extension[];
+  /** Marks it as one that may be used more than once, when no other is left (draft-ietf-mls-extensions). */
+  readonly lastResort?: boolean;
+  /** Adds random values that others must ignore (RFC 9420 section 13.5). Default false. */
+  readonly grease?: boolean;
 }
 
 /** A KeyPackage and its secrets. All fields are bytes, to be stored as they are until a Welcome comes. */
@@ -304,6 +346,8 @@ export interface CreateGroupParameters {
   readonly leafNodeExtensions?: readonly Extension[];
   /** GroupContext extensions. */
   readonly extensions?: readonly Extension[];
+  /** As in `KeyPackageParameters`, for the creator's leaf. */
+  readonly grease?: boolean;
   readonly config?: Partial<GroupConfig>;
 }
 
@@ -318,6 +362,11 @@ export interface JoinGroupParameters {
   readonly expectedGroupId?: Uint8Array;
   /** Whether a state for this group exists already; then the Welcome is refused. */
   readonly groupExists?: (groupId: Uint8Array) => boolean;
+  /**
+   * The group that this one continues: closed by a ReInit, or branched from. Then only a Welcome that continues exactly
+   * that group is accepted; without it none that continues any.
+   */
+  readonly previous?: GroupState;
   readonly config?: Partial<GroupConfig>;
 }
 
@@ -329,6 +378,90 @@ export type JoinOutcome =
       readonly inviter: Member;
       /** GroupInfo extensions beside the ratchet tree. */
       readonly groupInfoExtensions: readonly Extension[];
+    }
+  | Rejected;
+
+export interface GroupInfoOptions {
+  /** Default true. */
+  readonly ratchetTree?: boolean;
+  /** Whether one can join by external commit with it. Default: when the group lets clients do so. */
+  readonly externalPub?: boolean;
+  readonly extensions?: readonly Extension[];
+}
+
+export interface ExternalCommitParameters {
+  /** MLSMessage with wire format mls_group_info. */
+  readonly groupInfo: Uint8Array;
+  /** The tree, when the GroupInfo does not carry it. */
+  readonly ratchetTree?: Uint8Array;
+  readonly credential: Credential;
+  readonly signatureKeyPair: KeyPair;
+  readonly capabilities?: Partial<Capabilities>;
+  readonly leafNodeExtensions?: readonly Extension[];
+  /** The leaf of one's former self, which is replaced. */
+  readonly replaces?: LeafIndex;
+  readonly psks?: readonly Extract<ProposalInput, { kind: 'externalPsk' | 'resumptionPsk' }>[];
+  readonly authenticatedData?: Uint8Array;
+  readonly expectedGroupId?: Uint8Array;
+  readonly groupExists?: (groupId: Uint8Array) => boolean;
+  readonly config?: Partial<GroupConfig>;
+}
+
+export type ExternalCommitOutcome =
+  | {
+      readonly kind: 'committed';
+      /** MLSMessage for the group. */
+      readonly commit: Uint8Array;
+      /** The group as it is when this commit is accepted; else drop it (`wipeGroup`) and begin with a new GroupInfo. */
+      readonly state: GroupState;
+      readonly effects: CommitEffects;
+      /** GroupInfo extensions beside the ratchet tree and external_pub. */
+      readonly groupInfoExtensions: readonly Extension[];
+    }
+  | Rejected;
+
+export interface ExternalProposalParameters {
+  readonly cipherSuite: number;
+  readonly groupId: Uint8Array;
+  readonly epoch: bigint;
+  /** Position in the group's external_senders. */
+  readonly senderIndex: number;
+  readonly signaturePrivateKey: Uint8Array;
+  readonly proposal: Exclude<ProposalInput, { kind: 'update' | 'custom' }>;
+  readonly authenticatedData?: Uint8Array;
+}
+
+export interface NewMemberProposalParameters {
+  readonly groupId: Uint8Array;
+  readonly epoch: bigint;
+  readonly keyPackage: KeyPackageBundle;
+  readonly authenticatedData?: Uint8Array;
+}
+
+/** What a group needs that continues another one. */
+export interface SuccessorParameters extends Pick<
+  CreateGroupParameters,
+  'credential' | 'signatureKeyPair' | 'capabilities' | 'lifetime' | 'leafNodeExtensions' | 'config' | 'grease'
+> {
+  /** Of the members that come along, in the new group's cipher suite; one's own is not among them. */
+  readonly keyPackages: readonly VerifiedKeyPackage[];
+  /** Default true. */
+  readonly ratchetTreeInWelcome?: boolean;
+}
+
+export interface BranchParameters extends SuccessorParameters {
+  readonly groupId: Uint8Array;
+  /** GroupContext extensions. */
+  readonly extensions?: readonly Extension[];
+}
+
+export type SuccessorOutcome =
+  | {
+      readonly kind: 'created';
+      /** In epoch 1. Nobody can have made another commit before, so there is nothing to wait for. */
+      readonly state: GroupState;
+      readonly welcome: Uint8Array;
+      readonly ratchetTree: Uint8Array | undefined;
     }
   | Rejected;
 
@@ -346,7 +479,16 @@ export type ProposalInput =
   | { readonly kind: 'remove'; readonly removed: LeafIndex }
   | { readonly kind: 'externalPsk'; readonly pskId: Uint8Array }
   | { readonly kind: 'resumptionPsk'; readonly groupId: Uint8Array; readonly epoch: bigint }
-  | { readonly kind: 'groupContextExtensions'; readonly extensions: readonly Extension[] };
+  | { readonly kind: 'groupContextExtensions'; readonly extensions: readonly Extension[] }
+  /** Closes the group, for one with these parameters. Stands alone in its commit. */
+  | {
+      readonly kind: 'reInit';
+      readonly groupId: Uint8Array;
+      readonly cipherSuite: number;
+      /** GroupContext extensions of the new group. */
+      readonly extensions?: readonly Extension[];
+    }
+  | { readonly kind: 'custom'; readonly proposalType: number; readonly data: Uint8Array };
 
 export interface FramingOptions {
   /** Authenticated, and sent in clear. Default empty. */
@@ -410,6 +552,8 @@ export interface CommitEffects {
   readonly updated: readonly { readonly before: Member; readonly after: Member }[];
   readonly extensionsChanged: boolean;
   readonly selfRemoved: boolean;
+  /** The committer came in by this commit; it is among `added`. */
+  readonly external: boolean;
   readonly proposals: readonly SentProposal[];
   readonly oldEpoch: bigint;
   /** oldEpoch + 1. */

@@ -8,17 +8,31 @@ import { type KeyPair, encodeUtf8 } from '@quicprochat/crypto';
 import { nodeCrypto } from '@quicprochat/crypto/node';
 import { freshKemKeyPair, suiteOf } from './cipher-suites.ts';
 import { Writer } from './codec.ts';
-import { proposalRef, signContent } from './framing.ts';
+import { encodeOutsideMessage, proposalRef, signContent } from './framing.ts';
 import { memberContent } from './commit.ts';
 import {
   type Capabilities,
+  type CommitToValidate,
+  createBranch,
   type CreateGroupParameters,
   createCommit,
+  createExternalProposal,
+  createGroupInfo,
+  createNewMemberProposal,
   createProposal,
+  createReinitializedGroup,
+  encodeExternalJoins,
+  encodeExternalSenders,
   encodeRequiredCapabilities,
+  exportRatchetTree,
   type Extension,
+  ExtensionType,
+  type ExternalJoins,
+  type ExternalProposalParameters,
+  type GroupContext,
   type GroupState,
   groupRows,
+  joinByExternalCommit,
   joinGroup,
   type KeyPackageBundle,
   type KeyPackageParameters,
@@ -30,9 +44,12 @@ import {
   protectApplication,
   type Rejected,
   type RuleName,
+  type Sender,
   validationRules,
+  type Verdict,
   verifyKeyPackage,
 } from './index.ts';
+import type { PskWithId } from './key-schedule.ts';
 import { readKeyPackageMessage, signLeafNode } from './leaf-node.ts';
 import { checkProposal } from './proposals.ts';
 import { addLeaf, editTree, leafAt, newTree, parentAt, type RatchetTree, setLeaf, setParent } from './ratchet-tree.ts';
@@ -40,8 +57,11 @@ import type { UnsignedLeafNode } from './structures.ts';
 import {
   addOf,
   type CommitForgery,
+  type ExternalCommitForgery,
   EXTERNAL_PSK,
   forgeCommit,
+  forgeExternalCommit,
+  forgeGroupInfo,
   forgeKeyPackage,
   type KeyPackageForgery,
   forgeMessage,
@@ -563,7 +583,7 @@ refuses('updateByCommitter', 'an Update of the committer', () => {
 refuses('updateSender', 'an Update of someone outside', () => {
   const { leafNode } = readKeyPackageMessage(eveBundle.keyPackage);
   try {
-    checkProposal(context, suite, alice, { kind: 'update', leafNode }, { kind: 'external', senderIndex: 0 });
+    checkProposal(context, suite, alice, { kind: 'update', leafNode }, { kind: 'newMemberCommit' });
   } catch (error) {
     const { rule } = error as { rule: RuleName };
     return { kind: 'rejected', name: rule, rule: validationRules[rule].number };
@@ -629,11 +649,16 @@ refuses('extensionsValid', 'external_senders that do not decode', () =>
 refuses('extensionsValid', 'a ratchet_tree in the GroupContext', () =>
   byMallory({ proposals: [extensionsOf({ extensionType: 2, extensionData: new Uint8Array() })] }),
 );
-refuses('proposalSupported', 'a proposal of unknown type', () => {
-  // version, wire format, group id, epoch, sender, authenticated data, content type: then the proposal type.
-  const at = 4 + 33 + 8 + 5 + 1 + 1;
-  assert.deepEqual([...publicRemove.subarray(at, at + 2)], [0, 3]);
-  return receive(context, alice, patched(publicRemove, at, 0xf0));
+const custom: Proposal = { kind: 'custom', proposalType: 0xf00d, data: encodeUtf8('anything') };
+refuses('proposalSupported', 'a proposal of a type the receiver does not know', () =>
+  receive(context, alice, forgeMessage(context, mallory, { contentType: 2, proposal: custom })),
+);
+refuses('proposalSupported', 'a commit with a proposal of a type that members do not support', () =>
+  byMallory({ proposals: [custom] }),
+);
+refuses('malformed', 'a proposal of the reserved type', () => {
+  const proposal = { ...custom, proposalType: 0 };
+  return receive(context, alice, forgeMessage(context, mallory, { contentType: 2, proposal }));
 });
 refuses('proposalsLimit', 'THREATS 27: more proposals than are kept', () => {
   const limited = scene({}, { capabilities }).mallory;
@@ -756,6 +781,369 @@ test('commitPolicy: the commit it allows is accepted by all', () => {
   const made = commit(onlyAlice, alice, { proposals: [{ kind: 'remove', removed: 2 as LeafIndex }] });
   assert.equal(processed(onlyAlice, mallory, made.commit, 'commit').effects.removed.length, 1);
 });
+
+// ---- From outside ---------------------------------------------------------------------------------------------------
+
+const outsideSigner = person(world, 'service').signatureKeyPair;
+const joinsExtension = (joins: ExternalJoins): Extension => ({
+  extensionType: ExtensionType.ExternalJoins,
+  extensionData: encodeExternalJoins(joins),
+});
+const sendersExtension: Extension = {
+  extensionType: ExtensionType.ExternalSenders,
+  extensionData: encodeExternalSenders([
+    { signatureKey: outsideSigner.publicKey, credential: { credentialType: 1, identity: encodeUtf8('service') } },
+  ]),
+};
+const openCapabilities = { capabilities: { extensions: [EXTENSION, ExtensionType.ExternalJoins] } };
+const open = scene(
+  { extensions: [joinsExtension({ commits: true, proposals: true }), sendersExtension], ...openCapabilities },
+  openCapabilities,
+);
+const outsider = person(world, 'outsider');
+const outsiderBundle = keyPackageOf(world, outsider, openCapabilities);
+/** Bob again, who lost his state. */
+const bobAgain = keyPackageOf(world, open.people[2]!, openCapabilities);
+
+const fromOutside = (forgery: ExternalCommitForgery, bundle = outsiderBundle): ProcessOutcome =>
+  receive(context, open.alice, forgeExternalCommit(context, open.mallory, bundle, forgery));
+
+test('without a fault, an external commit the attacker makes is accepted', () => {
+  assert.equal(fromOutside({}).kind, 'commit');
+  assert.equal(fromOutside({ proposals: (init) => [removeBob, init] }, bobAgain).kind, 'commit');
+});
+
+refuses('senderType', 'THREATS 6: an external commit to a group that does not allow it', () =>
+  receive(context, alice, forgeExternalCommit(context, mallory, outsiderBundle)),
+);
+refuses('senderType', 'THREATS 6: joining a group by external commit that does not allow it', () => {
+  const groupInfo = createGroupInfo(context, alice, { externalPub: true });
+  return joinByExternalCommit(context, {
+    groupInfo,
+    credential: credential('outsider'),
+    signatureKeyPair: outsider.signatureKeyPair,
+  });
+});
+refuses('senderType', 'THREATS 6: an external commit the hook forbids, whatever the extension says', () => {
+  const externalJoin = (): Verdict => ({ kind: 'reject', reason: 'not now' });
+  const message = forgeExternalCommit(context, open.mallory, outsiderBundle);
+  return receive(world.at(NOW, { hooks: { externalJoin } }), open.alice, message);
+});
+refuses('externalInitPresent', 'THREATS 6: an external commit without ExternalInit', () =>
+  fromOutside({ proposals: () => [] }),
+);
+refuses('externalInitOnce', 'an external commit with two ExternalInits', () =>
+  fromOutside({ proposals: (init) => [init, init] }),
+);
+refuses('externalInit', 'a kem_output of the wrong length', () =>
+  fromOutside({ proposals: () => [{ kind: 'externalInit', kemOutput: new Uint8Array(31) }] }),
+);
+refuses('externalProposals', 'THREATS 6: an external commit that brings someone else in', () =>
+  fromOutside({ proposals: (init) => [init, addOf(eveBundle)] }),
+);
+refuses('externalProposals', 'THREATS 6: an external commit that changes the extensions', () =>
+  fromOutside({ proposals: (init) => [init, extensionsOf()] }),
+);
+refuses('externalProposals', 'an external commit with two Removes', () =>
+  fromOutside({ proposals: (init) => [init, removeBob, { kind: 'remove', removed: 0 as LeafIndex }] }),
+);
+refuses('externalProposals', 'an external commit with a ReInit', () =>
+  fromOutside({ proposals: (init) => [init, reInit] }),
+);
+refuses('updateSender', 'an external commit with an Update', () => {
+  const { leafNode } = readKeyPackageMessage(outsiderBundle.keyPackage);
+  return fromOutside({ proposals: (init) => [init, { kind: 'update', leafNode }] });
+});
+refuses('externalRemove', 'THREATS 6: an external commit that removes someone else', () =>
+  fromOutside({ proposals: (init) => [init, removeBob] }),
+);
+refuses('externalRemove', 'a joiner that would remove someone else', () =>
+  joinByExternalCommit(context, {
+    groupInfo: createGroupInfo(context, open.alice),
+    credential: credential('outsider'),
+    signatureKeyPair: outsider.signatureKeyPair,
+    ...openCapabilities,
+    replaces: 2 as LeafIndex,
+  }),
+);
+refuses('removeMember', 'an external commit that removes nobody', () =>
+  fromOutside({ proposals: (init) => [init, { kind: 'remove', removed: 3 as LeafIndex }] }),
+);
+refuses('externalByValue', 'THREATS 6: an external commit that covers a reference', () => {
+  const made = createProposal(context, open.mallory, { kind: 'externalPsk', pskId: encodeUtf8('psk') });
+  assert.ok(made.kind === 'proposed');
+  const atAlice = processed(context, open.alice, made.message, 'proposal').state;
+  const proposals = (init: Proposal) => [init, made.ref];
+  return receive(context, atAlice, forgeExternalCommit(context, open.mallory, outsiderBundle, { proposals }));
+});
+refuses('externalPath', 'an external commit without path', () => fromOutside({ path: false }));
+refuses('externalSignature', 'THREATS 6: an external commit signed by another key than that of its leaf', () =>
+  fromOutside({ signer: other }),
+);
+refuses('externalInitMember', 'an ExternalInit in the commit of a member', () =>
+  byMallory({ proposals: [{ kind: 'externalInit', kemOutput: new Uint8Array(32) }] }),
+);
+refuses('addSignatureKeyUnique', 'THREATS 9: a new member that is in the group already', () => {
+  const message = newMemberProposal(bobAgain);
+  const { ref, state } = processed(context, open.alice, message, 'proposal');
+  return createCommit(context, state, { byReference: [ref] });
+});
+refuses('pathLeafKeyUnique', 'THREATS 9: an external commit of a client that is in the group already', () =>
+  fromOutside({}, bobAgain),
+);
+refuses('pathLeafKeyUnique', 'THREATS 9: an external commit with the encryption key of a member', () =>
+  fromOutside({ leaf: (leaf) => ({ ...leaf, encryptionKey: leafAt(open.alice.tree, 1)!.encryptionKey }) }),
+);
+refuses('leafKeyReplaced', 'an external commit that keeps the key of the leaf it replaces', () =>
+  fromOutside(
+    {
+      proposals: (init) => [init, removeBob],
+      leaf: (leaf) => ({ ...leaf, encryptionKey: leafAt(open.alice.tree, 2)!.encryptionKey }),
+    },
+    bobAgain,
+  ),
+);
+refuses(
+  'leafRequiredCapabilities',
+  'THREATS 9: an external commit of a client that lacks what the group requires',
+  () => fromOutside({ leaf: (leaf) => ({ ...leaf, capabilities: { ...leaf.capabilities, extensions: [] } }) }),
+);
+refuses('leafSource', 'an external commit with the leaf of a KeyPackage', () =>
+  fromOutside({ leaf: (leaf) => ({ ...leaf, source: { kind: 'update' } }) }),
+);
+refuses('pathParentHash', 'an external commit with another parent hash', () =>
+  fromOutside({ leaf: (leaf) => ({ ...leaf, source: { kind: 'commit', parentHash: new Uint8Array(32) } }) }),
+);
+refuses('confirmationTag', 'an external commit with a wrong confirmation tag', () =>
+  fromOutside({ confirmationTag: (tag) => patched(tag, 0) }),
+);
+refuses('leafCredential', 'an external commit of a client the application refuses', () =>
+  receive(refusing('outsider'), open.alice, forgeExternalCommit(context, open.mallory, outsiderBundle)),
+);
+refuses('commitPolicy', 'an external commit the application forbids', () => {
+  const validateCommit = ({ external }: CommitToValidate): Verdict =>
+    external ? { kind: 'reject', reason: 'invited people only' } : { kind: 'accept' };
+  const message = forgeExternalCommit(context, open.mallory, outsiderBundle);
+  return receive(world.at(NOW, { hooks: { validateCommit } }), open.alice, message);
+});
+refuses('epochPast', 'THREATS 6: an external commit by a stale GroupInfo', () => {
+  const next = processed(context, open.alice, forgeCommit(context, open.mallory, {}), 'commit').state;
+  return receive(context, next, forgeExternalCommit(context, open.mallory, outsiderBundle));
+});
+
+const joinBy = (groupInfo: Uint8Array) =>
+  joinByExternalCommit(context, {
+    groupInfo,
+    credential: credential('outsider'),
+    signatureKeyPair: outsider.signatureKeyPair,
+    ...openCapabilities,
+  });
+const treeOf = (state: GroupState): Extension => ({ extensionType: 2, extensionData: exportRatchetTree(state) });
+refuses('externalPub', 'a GroupInfo without external_pub', () =>
+  joinBy(forgeGroupInfo(context, open.mallory, [treeOf(open.mallory)])),
+);
+refuses('externalPub', 'THREATS 25: a GroupInfo with an external_pub of small order', () =>
+  joinBy(
+    forgeGroupInfo(context, open.mallory, [
+      treeOf(open.mallory),
+      { extensionType: 4, extensionData: new Uint8Array([32, ...new Uint8Array(32)]) },
+    ]),
+  ),
+);
+refuses('groupInfoSignature', 'THREATS 6: a GroupInfo changed on its way', () =>
+  joinBy(patched(createGroupInfo(context, open.alice), -1)),
+);
+refuses('treeHash', 'THREATS 6: a GroupInfo with the tree of another epoch', () => {
+  const next = merged(context, commit(context, open.alice));
+  return joinBy(forgeGroupInfo(context, next, [treeOf(open.alice)]));
+});
+refuses('wireFormat', 'THREATS 3: a Welcome as a GroupInfo', () => joinBy(withEve.welcome!));
+
+function newMemberProposal(bundle: KeyPackageBundle, state = open.alice): Uint8Array {
+  const { groupId: id, epoch } = state.core.context;
+  const made = createNewMemberProposal(context, { groupId: id, epoch, keyPackage: bundle });
+  assert.ok(made.kind === 'proposed');
+  return made.message;
+}
+
+function serviceProposal(
+  proposal: ExternalProposalParameters['proposal'],
+  more: Partial<ExternalProposalParameters> = {},
+): Uint8Array {
+  const { groupId: id, epoch } = open.alice.core.context;
+  return createExternalProposal(context, {
+    cipherSuite: SUITE,
+    groupId: id,
+    epoch,
+    senderIndex: 0,
+    signaturePrivateKey: outsideSigner.privateKey,
+    proposal,
+    ...more,
+  });
+}
+
+test('without a fault, proposals from outside are accepted', () => {
+  processed(context, open.alice, newMemberProposal(outsiderBundle), 'proposal');
+  processed(context, open.alice, serviceProposal({ kind: 'remove', removed: 2 as LeafIndex }), 'proposal');
+});
+refuses('senderType', 'THREATS 6: a new member asks a group that does not allow it', () =>
+  receive(context, alice, newMemberProposal(outsiderBundle, alice)),
+);
+refuses('senderType', 'THREATS 6: an external sender the group does not name', () =>
+  receive(context, open.alice, serviceProposal({ kind: 'remove', removed: 2 as LeafIndex }, { senderIndex: 1 })),
+);
+refuses('framedSignature', 'THREATS 6: a proposal in the name of an external sender', () => {
+  const { privateKey } = outsider.signatureKeyPair;
+  const remove = { kind: 'remove', removed: 2 as LeafIndex } as const;
+  return receive(context, open.alice, serviceProposal(remove, { signaturePrivateKey: privateKey }));
+});
+refuses('framedSignature', 'THREATS 6: a KeyPackage offered by someone else', () =>
+  receive(context, open.alice, newMemberProposal({ ...outsiderBundle, signaturePrivateKey: other.privateKey })),
+);
+refuses('epochPast', 'THREATS 6: a proposal from outside of an epoch gone by', () =>
+  receive(context, open.alice, serviceProposal({ kind: 'remove', removed: 2 as LeafIndex }, { epoch: 0n })),
+);
+refuses('externalProposalType', 'THREATS 6: an external sender that sends an Update', () => {
+  const { leafNode } = readKeyPackageMessage(outsiderBundle.keyPackage);
+  return receive(
+    context,
+    open.alice,
+    outsideMessage({ kind: 'external', senderIndex: 0 }, { kind: 'update', leafNode }),
+  );
+});
+refuses('externalProposalType', 'an external sender that sends a proposal of its own type', () =>
+  receive(context, open.alice, outsideMessage({ kind: 'external', senderIndex: 0 }, custom)),
+);
+refuses('externalProposalType', 'THREATS 6: a new member that removes someone', () =>
+  receive(context, open.alice, outsideMessage({ kind: 'newMemberProposal' }, removeBob)),
+);
+refuses('keyPackageSignature', 'a new member with a forged KeyPackage', () => {
+  const forged = forgeKeyPackage(context, outsiderBundle, outsider.signatureKeyPair, { signer: other });
+  return receive(context, open.alice, newMemberProposal(forged));
+});
+refuses('removeMember', 'an external sender that removes nobody', () =>
+  receive(context, open.alice, serviceProposal({ kind: 'remove', removed: 3 as LeafIndex })),
+);
+refuses('extensionsValid', 'ExternalJoins without any flag', () =>
+  byMallory({ proposals: [extensionsOf({ extensionType: 0xf0e1, extensionData: new Uint8Array(1) })] }),
+);
+refuses('malformed', 'a proposal from outside with a membership tag', () => {
+  const message = serviceProposal({ kind: 'remove', removed: 2 as LeafIndex });
+  return receive(context, open.alice, new Uint8Array([...message, 1, 0]));
+});
+
+function outsideMessage(sender: Sender, proposal: Proposal): Uint8Array {
+  const content = { ...memberContent(open.alice.core, new Uint8Array(), { contentType: 2, proposal }), sender };
+  const signed = signContent(suite, outsideSigner.privateKey, 1, content, undefined);
+  return encodeOutsideMessage({ ...signed, auth: { signature: signed.signature, confirmationTag: undefined } });
+}
+
+// ---- Groups that continue another -----------------------------------------------------------------------------------
+
+/** Mallory's group after a ReInit, as Mallory and Alice have it. */
+const closing = commit(context, mallory, {
+  proposals: [{ kind: 'reInit', groupId: encodeUtf8('next'), cipherSuite: 1 }],
+});
+const closedMallory = merged(context, closing);
+const closedAlice = processed(context, alice, closing.commit, 'commit').state;
+const aliceAgain = keyPackageOf(world, people[1]!, { capabilities });
+const bobNext = keyPackageOf(world, people[2]!, { capabilities });
+
+interface Continuation {
+  readonly previous?: GroupState | undefined;
+  readonly usage?: number;
+  readonly pskGroupId?: Uint8Array;
+  readonly pskEpoch?: bigint;
+  readonly members?: readonly KeyPackageBundle[];
+  readonly context?: (context: GroupContext) => GroupContext;
+  readonly psks?: readonly PskWithId[];
+}
+
+/** What Alice says to a Welcome that claims to continue a group of hers. */
+function continued(forgery: Continuation): Outcome {
+  const previous = 'previous' in forgery ? forgery.previous : closedAlice;
+  const usage = forgery.usage ?? 2;
+  const old = (previous ?? closedAlice).core;
+  const id = {
+    kind: 'resumption',
+    usage,
+    pskGroupId: forgery.pskGroupId ?? old.context.groupId,
+    pskEpoch: forgery.pskEpoch ?? old.context.epoch,
+    pskNonce: new Uint8Array(32),
+  } as const;
+  const next = usage === 2 ? encodeUtf8('next') : encodeUtf8('branch');
+  const welcome = forgeWelcome(context, aliceAgain, {
+    tree: flatTree(...(forgery.members ?? [aliceAgain, bobNext])),
+    signer: people[0]!.signatureKeyPair,
+    context: (each) => (forgery.context ?? ((c) => c))({ ...each, groupId: next, epoch: 1n }),
+    psks: forgery.psks ?? [{ id, psk: old.secrets.resumptionPsk }],
+  });
+  return joinGroup(context, { welcome, keyPackage: aliceAgain, ...(previous && { previous }) });
+}
+
+test('without a fault, a Welcome that continues a group is accepted', () => {
+  assert.equal(continued({}).kind, 'joined');
+  assert.equal(continued({ usage: 3, previous: alice }).kind, 'joined');
+  assert.equal(continued({ usage: 3, previous: alice, members: [aliceAgain] }).kind, 'joined');
+});
+refuses('welcomePsks', 'THREATS 31: a Welcome of a ReInit to someone who continues nothing', () =>
+  continued({ previous: undefined }),
+);
+refuses('welcomePsks', 'THREATS 31: a Welcome without the PSK of the old group', () => continued({ psks: [] }));
+refuses('welcomePsks', 'THREATS 31: the PSK of another group', () => continued({ pskGroupId: encodeUtf8('other') }));
+refuses('welcomePsks', 'a PSK with unknown usage', () => continued({ usage: 7 }));
+refuses('welcomePsks', 'two PSKs of old groups', () => {
+  const { groupId: pskGroupId, epoch: pskEpoch } = closedAlice.core.context;
+  const psk = closedAlice.core.secrets.resumptionPsk;
+  const ids = [2, 3].map((usage) => ({
+    id: { kind: 'resumption', usage, pskGroupId, pskEpoch, pskNonce: new Uint8Array(32) } as const,
+    psk,
+  }));
+  return continued({ psks: ids });
+});
+refuses('reInitContinues', 'THREATS 31: a group that was not closed by a ReInit', () => continued({ previous: alice }));
+refuses('reInitContinues', 'THREATS 31: another group id than the ReInit said', () =>
+  continued({ context: (each) => ({ ...each, groupId: encodeUtf8('elsewhere') }) }),
+);
+refuses('reInitContinues', 'THREATS 31: other extensions than the ReInit said', () =>
+  continued({ context: (each) => ({ ...each, extensions: [known] }) }),
+);
+refuses('reInitContinues', 'THREATS 31: a later epoch', () =>
+  continued({ context: (each) => ({ ...each, epoch: 2n }) }),
+);
+refuses('reInitContinues', 'THREATS 31: the PSK of an epoch before the ReInit', () => {
+  const pskEpoch = closedAlice.core.context.epoch - 1n;
+  const { groupId: pskGroupId } = closedAlice.core.context;
+  const id = { kind: 'resumption', usage: 2, pskGroupId, pskEpoch, pskNonce: new Uint8Array(32) } as const;
+  return continued({ psks: [{ id, psk: alice.core.secrets.resumptionPsk }] });
+});
+refuses('reInitContinues', 'THREATS 31: a member left behind', () => continued({ members: [aliceAgain] }));
+refuses('reInitContinues', 'a member left behind by ourselves', () =>
+  createReinitializedGroup(context, closedMallory, {
+    credential: credential('mallory'),
+    signatureKeyPair: people[0]!.signatureKeyPair,
+    capabilities,
+    keyPackages: [verified(context, aliceAgain.keyPackage)],
+  }),
+);
+refuses('branchContinues', 'a branch in a later epoch', () =>
+  continued({ usage: 3, previous: alice, context: (each) => ({ ...each, epoch: 2n }) }),
+);
+refuses('branchContinues', 'a branch with someone who is no member', () =>
+  continued({ usage: 3, previous: alice, members: [aliceAgain, frankBundle] }),
+);
+refuses('branchContinues', 'a branch with someone who is no member, of our own', () =>
+  createBranch(context, mallory, {
+    groupId: encodeUtf8('branch'),
+    credential: credential('mallory'),
+    signatureKeyPair: people[0]!.signatureKeyPair,
+    capabilities,
+    keyPackages: [verified(context, frankBundle.keyPackage)],
+  }),
+);
+refuses('pskAvailable', 'a branch of an epoch whose PSK is gone', () =>
+  continued({ usage: 3, previous: alice, pskEpoch: 99n }),
+);
 
 // ---- Welcomes and their trees ---------------------------------------------------------------------------------------
 

@@ -139,6 +139,12 @@ export const validationRules = {
   },
   pskUnique: { number: 403, section: '12.2', text: 'No two PreSharedKey proposals name the same PreSharedKeyID.' },
   pskAvailable: { number: 12141, section: '8.4', text: 'Every pre-shared key named is known.' },
+  externalInit: { number: 12161, section: '8.3', text: 'kem_output of an ExternalInit is well-formed.' },
+  externalProposalType: {
+    number: 12181,
+    section: '12.1.8',
+    text: 'An external sender proposes Add, Remove, PreSharedKey, ReInit or GroupContextExtensions only; a new member its own Add.',
+  },
   reInitVersion: { number: 12151, section: '12.1.5', text: 'ReInit does not lower the protocol version.' },
   reInitAlone: { number: 12201, section: '12.2', text: 'ReInit stands alone in a commit.' },
   externalInitMember: { number: 12202, section: '12.2', text: 'ExternalInit occurs in external commits only.' },
@@ -183,6 +189,25 @@ export const validationRules = {
   },
   pathKeysUnique: { number: 207, section: '12.4.2', text: 'No public key of a path occurs in the tree.' },
   pathParentHash: { number: 12401, section: '12.4.2', text: 'parent_hash of the path leaf is that of the new path.' },
+  externalInitPresent: { number: 240, section: '12.2', text: 'An external commit covers an ExternalInit.' },
+  externalInitOnce: { number: 241, section: '12.2', text: 'An external commit covers one ExternalInit only.' },
+  externalProposals: {
+    number: 242,
+    section: '12.2',
+    text: 'An external commit covers ExternalInit, at most one Remove, and PreSharedKey, nothing else.',
+  },
+  externalRemove: {
+    number: 243,
+    section: '12.2',
+    text: 'An external commit removes the former self of the joiner only.',
+  },
+  externalByValue: { number: 244, section: '12.4.3.2', text: 'An external commit covers nothing by reference.' },
+  externalPath: { number: 245, section: '12.4.3.2', text: 'An external commit has a path.' },
+  externalSignature: {
+    number: 246,
+    section: '12.4.3.2',
+    text: 'The signature of an external commit verifies by the key of its path leaf.',
+  },
   proposalKnown: {
     number: 12402,
     section: '12.4',
@@ -219,12 +244,27 @@ export const validationRules = {
   welcomePsks: {
     number: 12435,
     section: '12.4.3.1',
-    text: 'At most one resumption PSK with usage reinit or branch, and its conditions hold.',
+    text: 'A resumption PSK with usage reinit or branch is the only one, and of the group continued; without it none is.',
   },
   groupInfoSignature: {
     number: 12436,
     section: '12.4.3.1',
     text: 'The signature of the GroupInfo verifies, by a member.',
+  },
+  reInitContinues: {
+    number: 12447,
+    section: '12.4.3.1',
+    text: 'The group that continues a reinitialized one is in epoch 1, as its ReInit says, and has all its members.',
+  },
+  branchContinues: {
+    number: 12448,
+    section: '12.4.3.1',
+    text: 'A branch is in epoch 1, has the version and cipher suite of the group branched from, and members of it only.',
+  },
+  externalPub: {
+    number: 12449,
+    section: '12.4.3.2',
+    text: 'A GroupInfo to join by has a well-formed external_pub.',
   },
   welcomeGroupUnique: { number: 12437, section: '12.4.3.1', text: 'The group is the expected one and not known yet.' },
   welcomeTree: { number: 12438, section: '12.4.3.1', text: 'The ratchet tree is given.' },

@@ -38,6 +38,7 @@ import {
   treeHash,
 } from './ratchet-tree.ts';
 import { newSecretTree } from './secret-tree.ts';
+import { checkSuccessor, findSuccessorPsk, type SuccessorPsk } from './successor.ts';
 import {
   type GroupInfo,
   type GroupSecrets,
@@ -61,11 +62,11 @@ import {
   type JoinOutcome,
   type KeyPackage,
   type LeafIndex,
+  type LeafNode,
   type MlsContext,
   type PreSharedKeyId,
   ProtocolVersion,
   type Rejected,
-  ResumptionPskUsage,
   WireFormat,
 } from './types.ts';
 import { derivePathSecrets } from './update-path.ts';
@@ -132,7 +133,7 @@ export function createWelcome(
   return { welcome: writer.finish(), ratchetTree: parameters.ratchetTreeInside ? undefined : ratchetTree };
 }
 
-function signGroupInfo(suite: Suite, core: GroupCore, extensions: readonly Extension[]): GroupInfo {
+export function signGroupInfo(suite: Suite, core: GroupCore, extensions: readonly Extension[]): GroupInfo {
   const unsigned = {
     groupContext: core.context,
     extensions,
@@ -184,32 +185,14 @@ function join(context: MlsContext, parameters: JoinGroupParameters): Exclude<Joi
     ) ?? violated('welcomeSecrets');
   const groupSecrets = decode(readGroupSecrets, secretBytes);
   suite.crypto.wipe(secretBytes);
-  const pskSecret = joinPskSecret(context, suite, groupSecrets.psks);
+  const successorPsk = findSuccessorPsk(parameters.previous, groupSecrets.psks);
+  const pskSecret = joinPskSecret(context, suite, groupSecrets.psks, successorPsk);
   const groupInfo = openGroupInfo(suite, welcome, groupSecrets.joinerSecret, pskSecret);
 
   const { groupContext } = groupInfo;
-  demand(
-    groupContext.version === ProtocolVersion.Mls10 && groupContext.cipherSuite === welcome.cipherSuite,
-    'welcomeSuite',
-  );
-  const expected = parameters.expectedGroupId;
-  demand(expected === undefined || equal(expected, groupContext.groupId), 'welcomeGroupUnique');
-  demand(!parameters.groupExists?.(groupContext.groupId), 'welcomeGroupUnique');
-  checkExtensionList(groupInfo.extensions, 'extensionsUnique');
-  checkGroupExtensions(groupContext.extensions);
-
-  const treeBytes =
-    findExtension(groupInfo.extensions, ExtensionType.RatchetTree) ?? parameters.ratchetTree ?? violated('welcomeTree');
-  const tree = decodeRatchetTree(treeBytes);
-  demand(equal(treeHash(suite, tree), groupContext.treeHash), 'treeHash');
-  const signerLeaf = leafAt(tree, groupInfo.signer) ?? violated('groupInfoSignature', 'no such member');
-  const tbs = encode(writeUnsignedGroupInfo, groupInfo, treeBytes.length + 1024);
-  demand(
-    verifyWithLabel(suite, signerLeaf.signatureKey, 'GroupInfoTBS', tbs, groupInfo.signature),
-    'groupInfoSignature',
-  );
+  const { tree, signerLeaf } = verifyGroupInfo(context, suite, groupInfo, parameters);
   const ownLeaf = findOwnLeaf(tree, keyPackage);
-  validateTree(context, suite, tree, groupContext);
+  if (successorPsk !== undefined) checkSuccessor(context, parameters.previous!, successorPsk, { groupContext, tree });
 
   const contextBytes = encodeGroupContext(groupContext);
   const keys = epochKeys(suite, groupSecrets.joinerSecret, pskSecret, contextBytes);
@@ -221,6 +204,7 @@ function join(context: MlsContext, parameters: JoinGroupParameters): Exclude<Joi
   const state: GroupState = {
     core: {
       status: 'active',
+      reInit: undefined,
       config: { ...defaultConfig, ...parameters.config },
       context: groupContext,
       contextBytes,
@@ -245,12 +229,46 @@ function join(context: MlsContext, parameters: JoinGroupParameters): Exclude<Joi
   };
 }
 
-function joinPskSecret(context: MlsContext, suite: Suite, ids: readonly PreSharedKeyId[]): Uint8Array {
-  const restarts = ids.filter((id) => id.kind === 'resumption' && id.usage !== ResumptionPskUsage.Application);
-  // Joining a reinitialized or branched group is not offered, so a Welcome that claims to be one is refused.
-  demand(restarts.length === 0, 'welcomePsks');
+/** What Welcome and external commit have in common: everything about a GroupInfo and its tree that a joiner can check. */
+export function verifyGroupInfo(
+  context: MlsContext,
+  suite: Suite,
+  groupInfo: GroupInfo,
+  parameters: Pick<JoinGroupParameters, 'ratchetTree' | 'expectedGroupId' | 'groupExists'>,
+): { readonly tree: RatchetTree; readonly signerLeaf: LeafNode } {
+  const { groupContext } = groupInfo;
+  demand(groupContext.version === ProtocolVersion.Mls10 && groupContext.cipherSuite === suite.id, 'welcomeSuite');
+  const expected = parameters.expectedGroupId;
+  demand(expected === undefined || equal(expected, groupContext.groupId), 'welcomeGroupUnique');
+  demand(!parameters.groupExists?.(groupContext.groupId), 'welcomeGroupUnique');
+  checkExtensionList(groupInfo.extensions, 'extensionsUnique');
+  checkGroupExtensions(groupContext.extensions);
+
+  const treeBytes =
+    findExtension(groupInfo.extensions, ExtensionType.RatchetTree) ?? parameters.ratchetTree ?? violated('welcomeTree');
+  const tree = decodeRatchetTree(treeBytes);
+  demand(equal(treeHash(suite, tree), groupContext.treeHash), 'treeHash');
+  const signerLeaf = leafAt(tree, groupInfo.signer) ?? violated('groupInfoSignature', 'no such member');
+  const tbs = encode(writeUnsignedGroupInfo, groupInfo, treeBytes.length + 1024);
+  demand(
+    verifyWithLabel(suite, signerLeaf.signatureKey, 'GroupInfoTBS', tbs, groupInfo.signature),
+    'groupInfoSignature',
+  );
+  validateTree(context, suite, tree, groupContext);
+  return { tree, signerLeaf };
+}
+
+function joinPskSecret(
+  context: MlsContext,
+  suite: Suite,
+  ids: readonly PreSharedKeyId[],
+  successorPsk: SuccessorPsk | undefined,
+): Uint8Array {
   for (const id of ids) demand(id.pskNonce.length === suite.hashLength, 'pskNonce');
-  const psks = ids.map((id) => ({ id, psk: findPsk(context, id, undefined) ?? violated('pskAvailable') }));
+  const psks = ids.map((id) => {
+    const psk = id === successorPsk?.id ? successorPsk.psk : findPsk(context, id, undefined);
+    return { id, psk: psk ?? violated('pskAvailable') };
+  });
   return derivePskSecret(suite, psks);
 }
 

@@ -6,7 +6,7 @@ import { EMPTY, type KeyPair } from '@quicprochat/crypto';
 import { encryptWithLabel, freshKemKeyPair, signWithLabel, type Suite, suiteOf } from '../cipher-suites.ts';
 import { frame, memberContent } from '../commit.ts';
 import { encode, Writer } from '../codec.ts';
-import { encodePublicMessage, sealPrivateMessage, signContent } from '../framing.ts';
+import { encodeOutsideMessage, encodePublicMessage, sealPrivateMessage, signContent } from '../framing.ts';
 import { type GroupState, stateSuite } from '../group-state.ts';
 import {
   confirmationTag,
@@ -14,7 +14,9 @@ import {
   derivePskSecret,
   encodeGroupContext,
   epochKeys,
+  externalKeyPair,
   joinerSecret,
+  makeExternalInit,
   type PskWithId,
   welcomeKey,
   welcomeSecret,
@@ -65,6 +67,7 @@ import {
   WireFormat,
 } from '../types.ts';
 import { derivePathSecrets, encryptPath, type PathSecrets } from '../update-path.ts';
+import { signGroupInfo } from '../welcome.ts';
 
 export const EXTERNAL_PSK = new Uint8Array(32).fill(9);
 
@@ -303,6 +306,86 @@ function setForgedPath(context: MlsContext, suite: Suite, state: GroupState, tre
   );
   setLeaf(tree, core.ownLeaf, leafNode);
   return { steps, secrets, leafNode };
+}
+
+// ---- External commits -----------------------------------------------------------------------------------------------
+
+export interface ExternalCommitForgery {
+  /** Beside or instead of the ExternalInit; a byte string is a reference. */
+  readonly proposals?: (externalInit: Proposal) => readonly (Proposal | Uint8Array)[];
+  /** Default true. */
+  readonly path?: boolean;
+  readonly leaf?: (leaf: UnsignedLeafNode) => UnsignedLeafNode;
+  /** Who signs the message; the leaf is signed by the joiner. */
+  readonly signer?: KeyPair;
+  readonly sender?: Sender;
+  readonly confirmationTag?: (tag: Uint8Array) => Uint8Array;
+}
+
+/** Joins the group of `insider`, from whom it takes what a GroupInfo would tell. */
+export function forgeExternalCommit(
+  context: MlsContext,
+  insider: GroupState,
+  joiner: KeyPackageBundle,
+  forgery: ExternalCommitForgery = {},
+): Uint8Array {
+  const suite = stateSuite(context, insider);
+  const { core } = insider;
+  const { publicKey } = externalKeyPair(suite, core.secrets.externalSecret);
+  const { kemOutput, initSecret } = makeExternalInit(suite, publicKey);
+  const externalInit: Proposal = { kind: 'externalInit', kemOutput };
+  const given = forgery.proposals?.(externalInit) ?? [externalInit];
+  const sender = forgery.sender ?? { kind: 'newMemberCommit' };
+  const byValue = given.flatMap((each) => (each instanceof Uint8Array ? [] : [{ proposal: each, sender }]));
+  const { tree, added, extensions, psks } = applyUnchecked(insider, byValue);
+  const { leafNode } = readKeyPackageMessage(joiner.keyPackage);
+  const ownLeaf = addLeaf(tree, leafNode);
+  const as: GroupState = {
+    ...insider,
+    core: { ...core, ownLeaf, signaturePrivateKey: joiner.signaturePrivateKey },
+  };
+  const path = setForgedPath(context, suite, as, tree, forgery.leaf === undefined ? {} : { leaf: forgery.leaf });
+  const provisional: GroupContext = {
+    ...core.context,
+    epoch: core.context.epoch + 1n,
+    treeHash: treeHash(suite, tree),
+    extensions,
+  };
+  const nodes = encryptPath(suite, tree, path.steps, path.secrets, encodeGroupContext(provisional), added);
+  const commit: Commit = {
+    proposals: given.map((each) =>
+      each instanceof Uint8Array ? { kind: 'reference', reference: each } : { kind: 'proposal', proposal: each },
+    ),
+    path: (forgery.path ?? true) ? { leafNode: path.leafNode, nodes } : undefined,
+  };
+  const signed = signContent(
+    suite,
+    forgery.signer?.privateKey ?? joiner.signaturePrivateKey,
+    WireFormat.PublicMessage,
+    { ...memberContent(as.core, EMPTY, { contentType: ContentType.Commit, commit }), sender },
+    core.contextBytes,
+  );
+  const confirmed = confirmedTranscriptHash(
+    suite,
+    core.interimTranscriptHash,
+    1,
+    signed.contentBytes,
+    signed.signature,
+  );
+  const next = encodeGroupContext({ ...provisional, confirmedTranscriptHash: confirmed });
+  const secret = joinerSecret(suite, initSecret, path.secrets.commitSecret, next);
+  const { secrets } = epochKeys(suite, secret, derivePskSecret(suite, psks), next);
+  const tag = confirmationTag(suite, secrets.confirmationKey, confirmed);
+  const auth = { signature: signed.signature, confirmationTag: forgery.confirmationTag?.(tag) ?? tag };
+  return encodeOutsideMessage({ ...signed, auth });
+}
+
+/** A GroupInfo signed by a member, with anything in it. */
+export function forgeGroupInfo(context: MlsContext, state: GroupState, extensions: readonly Extension[]): Uint8Array {
+  const suite = stateSuite(context, state);
+  const writer = messageWriter(WireFormat.GroupInfo);
+  writeGroupInfo(writer, signGroupInfo(suite, state.core, extensions));
+  return writer.finish();
 }
 
 // ---- Welcomes -------------------------------------------------------------------------------------------------------

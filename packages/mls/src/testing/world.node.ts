@@ -203,6 +203,6 @@ export function assertRefused(
 }
 
 /** Only refusals are short enough to show. */
-function show(outcome: { readonly kind: string }): string {
+export function show(outcome: { readonly kind: string }): string {
   return outcome.kind === 'rejected' ? JSON.stringify(outcome) : outcome.kind;
 }
