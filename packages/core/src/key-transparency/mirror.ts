@@ -1,0 +1,507 @@
+/**
+ * A client's own copy of the log (PROTOCOL 7): it recomputes the root from the public entries and so needs to believe
+ * nothing but the log's signature, and that only as evidence.
+ *
+ *   head (GetTreeHead, signed) ─ mirror.update(head) ─▶ MirrorUpdate ◀─ append(page) … (AuditKeyTransparency)
+ *     complete: root recomputed = head's root, and that of every checkpoint seen before; then, and only then, the mirror
+ *     moves to the new head
+ *   checkpoint of a contact (authenticated_data of a commit), of a Resolve ─ mirror.witness(checkpoint) ─▶ consistent?
+ *   resolved account ─ mirror.checkResolved ─▶ newest version, nothing twice, every entry vouched for by its identity key
+ *
+ * What does not fit is a Finding: a value that carries the signed notes and entries that show it, to be kept and shown.
+ * Findings about the whole log leave the mirror where it was; findings about one index are recorded with the entries,
+ * which the log did sign. Entries of 73 bytes are kept as they are, and twice 32 bytes of hashes each in memory.
+ */
+import { encodeHex, equal } from '@quicprochat/crypto';
+import type { CryptoProvider } from '@quicprochat/crypto';
+import { Misuse } from '../errors.ts';
+import { openCheckpoint } from './checkpoint.ts';
+import type { Checkpoint } from './checkpoint.ts';
+import { decodeLogEntry, HISTORY_START, isLogStart, LOG_ENTRY_BYTES, nextHistory } from './entry.ts';
+import type { LogEntry, PinnedLog } from './entry.ts';
+import {
+  appendLeaves,
+  assembleProof,
+  EMPTY_FRONTIER,
+  leafHash,
+  planRoot,
+  rootHash,
+  TREE_HASH_BYTES,
+} from './merkle.ts';
+import type { Frontier } from './merkle.ts';
+import type { ResolvedAccount } from './proof.ts';
+
+/** Most entries a client mirrors: 73 MB. A larger log needs another way to prove what is newest. */
+export const MIRROR_ENTRIES_MAX = 1_000_000;
+
+/** What a lying or broken log was caught at. Byte strings named after checkpoints are signed notes, evidence as it is. */
+export type Finding =
+  /** Two checkpoints of the log contradict each other: it shows different people different logs. */
+  | { readonly kind: 'split-view'; readonly mine: Uint8Array; readonly other: Uint8Array; readonly myRoot: Uint8Array }
+  /** The log offers less than it had offered to this client before. */
+  | { readonly kind: 'rollback'; readonly known: Uint8Array; readonly offered: Uint8Array }
+  /** The log offers less as its newest than it had shown to somebody else. */
+  | { readonly kind: 'stale-head'; readonly witnessed: Uint8Array; readonly offered: Uint8Array }
+  /** The entries handed out do not add up to the checkpoint: one is changed, omitted or put in. */
+  | { readonly kind: 'root-mismatch'; readonly head: Uint8Array; readonly computedRoot: Uint8Array }
+  /** The log does not begin with its own start: another VRF key or another log's entries. */
+  | { readonly kind: 'foreign-log'; readonly entry: Uint8Array }
+  | { readonly kind: 'malformed-entry'; readonly position: number; readonly entry: Uint8Array }
+  | IndexFinding
+  /** Resolve gave an entry although the log it showed already had a newer one, at `newest`. */
+  | {
+      readonly kind: 'stale-resolve';
+      readonly index: Uint8Array;
+      readonly resolved: number;
+      readonly newest: number;
+      readonly head: Uint8Array;
+    }
+  /** The identity key's statement does not vouch for the entries before it: the log made one of them up. */
+  | {
+      readonly kind: 'unvouched-history';
+      readonly index: Uint8Array;
+      readonly position: number;
+      readonly statement: Uint8Array;
+    }
+  /** My own index has an entry that I did not make. */
+  | { readonly kind: 'unexpected-own-entry'; readonly position: number; readonly entry: LogEntry }
+  /** An entry of mine is not where it has to be by now. */
+  | { readonly kind: 'own-entry-missing'; readonly version: number; readonly head: Uint8Array };
+
+/** An index whose entries do not count 0, 1, 2 … and end with deletion. */
+export interface IndexFinding {
+  readonly kind: 'version-twice' | 'version-skipped' | 'after-deletion' | 'second-start';
+  readonly position: number;
+  readonly entry: LogEntry;
+  /** Position of the index's entry before it, if there is one. */
+  readonly before: number | undefined;
+}
+
+/** What to store; `LogMirror.restore` takes it back. */
+export interface MirrorState {
+  /** The checkpoint the entries add up to; empty before the first. */
+  readonly head: Uint8Array;
+  /** The largest checkpoint seen beyond it; empty if none. */
+  readonly witnessed: Uint8Array;
+  /** 73 bytes each. They only ever grow at the end: a store may keep `entriesSince` as rows and join them. */
+  readonly entries: Uint8Array;
+}
+
+export type WitnessOutcome =
+  | { readonly kind: 'consistent' }
+  /** It is beyond what is mirrored; it is remembered, and the next update has to reach it. */
+  | { readonly kind: 'behind'; readonly size: number }
+  | { readonly kind: 'finding'; readonly finding: Finding };
+
+export type UpdateStart =
+  /** Nothing new. */
+  | { readonly kind: 'current' }
+  /** Fetch entries from position `update.next` on and append them. */
+  | { readonly kind: 'behind'; readonly update: MirrorUpdate }
+  | { readonly kind: 'finding'; readonly finding: Finding }
+  /** More entries than a client mirrors. */
+  | { readonly kind: 'too-large'; readonly size: number };
+
+export type AppendOutcome =
+  /** Go on from this position. */
+  | { readonly kind: 'more'; readonly next: number }
+  /** The mirror has moved to the head; `findings` are the new ones about single indexes. */
+  | { readonly kind: 'complete'; readonly findings: readonly IndexFinding[] }
+  /** The mirror is where it was. */
+  | { readonly kind: 'finding'; readonly finding: Finding };
+
+export type ResolvedCheck =
+  /** The newest entry of its index under a head the mirror agrees with, and all before it are vouched for. */
+  | { readonly kind: 'current' }
+  /** The mirror has to reach this size before it can tell. */
+  | { readonly kind: 'behind'; readonly size: number }
+  /** The log has meanwhile got a newer entry: resolve again. */
+  | { readonly kind: 'superseded' }
+  | { readonly kind: 'finding'; readonly finding: Finding };
+
+/** An entry of one's own account, as known from making it or from an earlier check. */
+export interface OwnEntry {
+  readonly version: number;
+  readonly commitment: Uint8Array;
+  /** Size of the log from which on the entry has to be there: that of the checkpoint it was proven under. */
+  readonly dueAtSize: number;
+}
+
+export class LogMirror {
+  readonly #crypto: CryptoProvider;
+  readonly #log: PinnedLog;
+  readonly #entries: ByteList;
+  readonly #hashes: ByteList;
+  readonly #indexes: Map<string, IndexRecord>;
+  readonly #indexFindings: IndexFinding[] = [];
+  #frontier: Frontier = EMPTY_FRONTIER;
+  #head: Checkpoint | undefined;
+  #witnessed: Checkpoint | undefined;
+
+  /** An empty mirror of a log. */
+  constructor(crypto: CryptoProvider, log: PinnedLog) {
+    this.#crypto = crypto;
+    this.#log = log;
+    this.#entries = new ByteList(LOG_ENTRY_BYTES);
+    this.#hashes = new ByteList(TREE_HASH_BYTES);
+    this.#indexes = new Map();
+  }
+
+  /** The mirror as it was, every hash recomputed; undefined when the state is damaged or of another log. */
+  static restore(crypto: CryptoProvider, log: PinnedLog, state: MirrorState): LogMirror | undefined {
+    const mirror = new LogMirror(crypto, log);
+    if (state.head.length > 0) {
+      const head = openCheckpoint(crypto, state.head, log);
+      if (head.kind === 'invalid' || state.entries.length !== head.checkpoint.size * LOG_ENTRY_BYTES) return undefined;
+      const start = mirror.update(head.checkpoint);
+      if (start.kind === 'behind') {
+        const pages = Array.from({ length: head.checkpoint.size }, (_, i) =>
+          state.entries.subarray(i * LOG_ENTRY_BYTES, (i + 1) * LOG_ENTRY_BYTES),
+        );
+        if (start.update.append(pages).kind !== 'complete') return undefined;
+      } else if (start.kind !== 'current') {
+        return undefined;
+      }
+    } else if (state.entries.length > 0) {
+      return undefined;
+    }
+    if (state.witnessed.length > 0) {
+      const witnessed = openCheckpoint(crypto, state.witnessed, log);
+      if (witnessed.kind === 'invalid' || mirror.witness(witnessed.checkpoint).kind === 'finding') return undefined;
+    }
+    return mirror;
+  }
+
+  /** What to store after an update or a `behind` from `witness`. */
+  state(): MirrorState {
+    return {
+      head: this.#head?.bytes ?? new Uint8Array(0),
+      witnessed: this.#witnessed?.bytes ?? new Uint8Array(0),
+      entries: this.entriesSince(0),
+    };
+  }
+
+  /** Encoded entries from a position on. */
+  entriesSince(position: number): Uint8Array {
+    return this.#entries.slice(Math.min(position, this.size), this.size);
+  }
+
+  /** Number of entries. */
+  get size(): number {
+    return this.#frontier.size;
+  }
+
+  /** The checkpoint that the entries add up to; its bytes are what goes into a commit's authenticated_data. */
+  get head(): Checkpoint | undefined {
+    return this.#head;
+  }
+
+  /** Everything found about single indexes so far. */
+  get indexFindings(): readonly IndexFinding[] {
+    return this.#indexFindings;
+  }
+
+  entryAt(position: number): LogEntry | undefined {
+    return position < this.size ? decodeLogEntry(this.#entries.at(position)) : undefined;
+  }
+
+  /** The newest entry of an index. */
+  latest(index: Uint8Array): { readonly position: number; readonly entry: LogEntry } | undefined {
+    return this.entriesOf(index).at(-1);
+  }
+
+  /** All entries of an index, oldest first. */
+  entriesOf(index: Uint8Array): { readonly position: number; readonly entry: LogEntry }[] {
+    const positions = this.#indexes.get(encodeHex(index))?.positions ?? [];
+    return positions.map((position) => ({ position, entry: this.entryAt(position)! }));
+  }
+
+  /** The root of the log as it was at a size that is mirrored. */
+  rootAt(size: number): Uint8Array {
+    if (size > this.size) throw new Misuse('the mirror does not reach that far');
+    if (size === 0) return rootHash(this.#crypto, EMPTY_FRONTIER);
+    const plan = planRoot(size);
+    return assembleProof(
+      this.#crypto,
+      plan,
+      plan.positions.map((position) => this.#hashes.at(position)),
+    )[0]!;
+  }
+
+  /** Compares a checkpoint from anywhere (a contact's commit, a Resolve) with one's own view. */
+  witness(checkpoint: Checkpoint): WitnessOutcome {
+    if (checkpoint.size <= this.size) {
+      const myRoot = this.rootAt(checkpoint.size);
+      if (equal(myRoot, checkpoint.root)) return { kind: 'consistent' };
+      const mine = this.#head?.bytes ?? new Uint8Array(0);
+      return { kind: 'finding', finding: { kind: 'split-view', mine, other: checkpoint.bytes, myRoot } };
+    }
+    const seen = this.#witnessed;
+    if (seen?.size === checkpoint.size && !equal(seen.root, checkpoint.root)) {
+      const finding = { kind: 'split-view', mine: seen.bytes, other: checkpoint.bytes, myRoot: seen.root } as const;
+      return { kind: 'finding', finding };
+    }
+    // One is enough: a smaller one witnessed before is either a beginning of it or shows when the mirror gets there.
+    if (seen === undefined || seen.size < checkpoint.size) this.#witnessed = checkpoint;
+    return { kind: 'behind', size: checkpoint.size };
+  }
+
+  /**
+   * Begins to move to a head that the server gives as its newest. To be asked for after the last `witness`: a head that
+   * was on its way while a larger one was witnessed looks stale, so ask once more before that is shown to anyone.
+   */
+  update(head: Checkpoint): UpdateStart {
+    const finding = (value: Finding): UpdateStart => ({ kind: 'finding', finding: value });
+    const known = this.#head;
+    if (known !== undefined && head.size < known.size) {
+      return finding({ kind: 'rollback', known: known.bytes, offered: head.bytes });
+    }
+    if (this.#witnessed !== undefined && head.size < this.#witnessed.size) {
+      return finding({ kind: 'stale-head', witnessed: this.#witnessed.bytes, offered: head.bytes });
+    }
+    if (head.size > MIRROR_ENTRIES_MAX) return { kind: 'too-large', size: head.size };
+    if (head.size === this.size) {
+      const outcome = this.witness(head);
+      if (outcome.kind === 'finding') return outcome;
+      this.#head = head;
+      return { kind: 'current' };
+    }
+    const base: MirrorBase = {
+      crypto: this.#crypto,
+      log: this.#log,
+      frontier: this.#frontier,
+      record: (index) => this.#indexes.get(index),
+    };
+    return { kind: 'behind', update: new MirrorUpdate(base, head, (staged) => this.#complete(head, staged)) };
+  }
+
+  #complete(head: Checkpoint, staged: Staged): Finding | undefined {
+    if (this.size !== staged.from) throw new Misuse('another update of this mirror was completed first');
+    const entryCount = this.#entries.length;
+    const hashCount = this.#hashes.length;
+    this.#entries.push(staged.entries);
+    this.#hashes.push(staged.hashes);
+    const previous = this.#frontier;
+    this.#frontier = staged.frontier;
+    const seen = this.#witnessed;
+    if (seen !== undefined && seen.size <= head.size) {
+      const myRoot = this.rootAt(seen.size);
+      if (!equal(myRoot, seen.root)) {
+        this.#entries.truncate(entryCount);
+        this.#hashes.truncate(hashCount);
+        this.#frontier = previous;
+        return { kind: 'split-view', mine: head.bytes, other: seen.bytes, myRoot };
+      }
+      this.#witnessed = undefined;
+    }
+    for (const [index, record] of staged.records) this.#indexes.set(index, record);
+    this.#indexFindings.push(...staged.findings);
+    this.#head = head;
+    return undefined;
+  }
+
+  /**
+   * Whether a resolved account is what the log has now. `sizeWhenAsked` is the mirror's size when Resolve was sent: an
+   * answer from an older log is stale.
+   */
+  checkResolved(account: ResolvedAccount, sizeWhenAsked: number): ResolvedCheck {
+    const finding = (value: Finding): ResolvedCheck => ({ kind: 'finding', finding: value });
+    const { checkpoint, index, position, statement } = account;
+    const head = this.#head;
+    if (head !== undefined && checkpoint.size < Math.min(sizeWhenAsked, head.size)) {
+      return finding({ kind: 'stale-head', witnessed: head.bytes, offered: checkpoint.bytes });
+    }
+    const witnessed = this.witness(checkpoint);
+    if (witnessed.kind !== 'consistent') return witnessed;
+
+    const broken = this.#indexFindings.find((one) => equal(one.entry.index, index));
+    if (broken !== undefined) return finding(broken);
+    const entries = this.entriesOf(index);
+    const shown = entries.filter((one) => one.position < checkpoint.size);
+    const newest = shown.at(-1);
+    if (newest === undefined || newest.position !== position) {
+      return finding({
+        kind: 'stale-resolve',
+        index,
+        resolved: position,
+        newest: newest?.position ?? position,
+        head: checkpoint.bytes,
+      });
+    }
+    let history = HISTORY_START;
+    for (const { entry } of shown.slice(0, -1)) history = nextHistory(this.#crypto, history, entry.commitment);
+    if (!equal(statement.history, history)) {
+      return finding({ kind: 'unvouched-history', index, position, statement: statement.bytes });
+    }
+    return entries.length > shown.length ? { kind: 'superseded' } : { kind: 'current' };
+  }
+
+  /**
+   * Compares one's own index with the entries one made: every one of them, by whichever device. A device that has not
+   * made them all resolves itself instead: `checkResolved` then checks the identity key's word for the whole history.
+   */
+  checkOwn(index: Uint8Array, made: readonly OwnEntry[]): Finding[] {
+    const findings: Finding[] = [];
+    const present = this.entriesOf(index);
+    for (const { position, entry } of present) {
+      const known = made.some((one) => one.version === entry.version && equal(one.commitment, entry.commitment));
+      if (!known) findings.push({ kind: 'unexpected-own-entry', position, entry });
+    }
+    for (const one of made) {
+      const there = present.some(
+        ({ entry }) => entry.version === one.version && equal(entry.commitment, one.commitment),
+      );
+      if (!there && this.#head !== undefined && this.size >= one.dueAtSize) {
+        findings.push({ kind: 'own-entry-missing', version: one.version, head: this.#head.bytes });
+      }
+    }
+    return findings;
+  }
+}
+
+interface IndexRecord {
+  readonly positions: readonly number[];
+  readonly nextVersion: number;
+  readonly deleted: boolean;
+}
+
+interface MirrorBase {
+  readonly crypto: CryptoProvider;
+  readonly log: PinnedLog;
+  readonly frontier: Frontier;
+  readonly record: (index: string) => IndexRecord | undefined;
+}
+
+interface Staged {
+  readonly from: number;
+  readonly frontier: Frontier;
+  readonly entries: readonly Uint8Array[];
+  readonly hashes: readonly Uint8Array[];
+  readonly records: ReadonlyMap<string, IndexRecord>;
+  readonly findings: readonly IndexFinding[];
+}
+
+/** Entries on their way into a mirror. Dropping it drops them. */
+export class MirrorUpdate {
+  readonly #base: MirrorBase;
+  readonly #head: Checkpoint;
+  readonly #complete: (staged: Staged) => Finding | undefined;
+  readonly #entries: Uint8Array[] = [];
+  readonly #hashes: Uint8Array[] = [];
+  readonly #records = new Map<string, IndexRecord>();
+  readonly #findings: IndexFinding[] = [];
+  #frontier: Frontier;
+  #over = false;
+
+  constructor(base: MirrorBase, head: Checkpoint, complete: (staged: Staged) => Finding | undefined) {
+    this.#base = base;
+    this.#head = head;
+    this.#complete = complete;
+    this.#frontier = base.frontier;
+  }
+
+  /** Position of the next entry to append. */
+  get next(): number {
+    return this.#frontier.size;
+  }
+
+  /**
+   * Appends a page of encoded entries from `next` on. What lies beyond the head is left aside: the log may have grown
+   * since. A page without entries does not get on; the caller gives up after it. @throws Misuse after the last outcome.
+   */
+  append(page: readonly Uint8Array[]): AppendOutcome {
+    if (this.#over) throw new Misuse('this update is over');
+    const { crypto } = this.#base;
+    const leaves: Uint8Array[] = [];
+    for (const encoded of page.slice(0, this.#head.size - this.next)) {
+      const position = this.next + leaves.length;
+      const entry = decodeLogEntry(encoded);
+      if (entry === undefined) return this.#end({ kind: 'malformed-entry', position, entry: encoded.slice(0, 1_024) });
+      if (position === 0 && !isLogStart(crypto, this.#base.log, entry)) {
+        return this.#end({ kind: 'foreign-log', entry: encoded.slice() });
+      }
+      this.#entries.push(encoded.slice());
+      leaves.push(leafHash(crypto, encoded));
+      this.#record(position, entry);
+    }
+    const appended = appendLeaves(crypto, this.#frontier, leaves);
+    this.#frontier = appended.frontier;
+    for (const hash of appended.hashes) this.#hashes.push(hash);
+    if (this.next < this.#head.size) return { kind: 'more', next: this.next };
+
+    const computedRoot = rootHash(crypto, this.#frontier);
+    if (!equal(computedRoot, this.#head.root)) {
+      return this.#end({ kind: 'root-mismatch', head: this.#head.bytes, computedRoot });
+    }
+    const finding = this.#complete({
+      from: this.#base.frontier.size,
+      frontier: this.#frontier,
+      entries: this.#entries,
+      hashes: this.#hashes,
+      records: this.#records,
+      findings: this.#findings,
+    });
+    if (finding !== undefined) return this.#end(finding);
+    this.#over = true;
+    return { kind: 'complete', findings: this.#findings };
+  }
+
+  #end(finding: Finding): AppendOutcome {
+    this.#over = true;
+    return { kind: 'finding', finding };
+  }
+
+  #record(position: number, entry: LogEntry): void {
+    const key = encodeHex(entry.index);
+    const known = this.#records.get(key) ?? this.#base.record(key);
+    const before = known?.positions.at(-1);
+    const expected = known?.nextVersion ?? 0;
+    const found = (kind: IndexFinding['kind']) => this.#findings.push({ kind, position, entry, before });
+    if (entry.kind === 'start' && position > 0) found('second-start');
+    else if (known?.deleted) found('after-deletion');
+    else if (entry.version < expected) found('version-twice');
+    else if (entry.version > expected) found('version-skipped');
+    this.#records.set(key, {
+      positions: [...(known?.positions ?? []), position],
+      nextVersion: Math.max(expected, entry.version + 1),
+      deleted: known?.deleted === true || entry.kind === 'deleted',
+    });
+  }
+}
+
+/** Byte strings of one length in one growing array. */
+class ByteList {
+  readonly #width: number;
+  #bytes = new Uint8Array(0);
+  #length = 0;
+
+  constructor(width: number) {
+    this.#width = width;
+  }
+
+  get length(): number {
+    return this.#length;
+  }
+
+  push(items: readonly Uint8Array[]): void {
+    const needed = (this.#length + items.length) * this.#width;
+    if (needed > this.#bytes.length) {
+      const grown = new Uint8Array(Math.max(needed, Math.ceil(this.#bytes.length * 1.5)));
+      grown.set(this.#bytes);
+      this.#bytes = grown;
+    }
+    for (const item of items) this.#bytes.set(item, this.#length++ * this.#width);
+  }
+
+  at(index: number): Uint8Array {
+    return this.slice(index, index + 1);
+  }
+
+  slice(from: number, to: number): Uint8Array {
+    return this.#bytes.slice(from * this.#width, to * this.#width);
+  }
+
+  truncate(length: number): void {
+    this.#length = length;
+  }
+}
