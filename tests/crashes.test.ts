@@ -200,3 +200,30 @@ test('killed while joining and while a member is removed', async () => {
   );
   assert.ok(kills >= 4, `${kills} kills`);
 });
+
+test('killed while registering: doing it again completes it', async () => {
+  let kills = 0;
+  for (let at = 1; ; at++) {
+    const fault = new Fault(at, at % 2 === 0 ? 'before' : 'after');
+    const person = await world.stranger(`person-${at}`, { wrapStore: fault.wrap });
+    await Promise.race([
+      person.client.connect().then(() => person.client.register(person.name, person.password)),
+      fault.killed,
+    ]).catch((error: unknown) => {
+      if (!fault.fired) throw error;
+    });
+    await person.crash();
+    person.wrapStore = undefined;
+    await person.open();
+    await person.client.connect();
+    const account = await person.client.register(person.name, person.password);
+    assert.equal(account.username, person.name);
+    const { id } = await alice.client.openDirect(person.name);
+    await alice.client.send(id, 'welcome');
+    await person.sees('alice', ['welcome']);
+    await person.close();
+    if (!fault.fired) break;
+    kills += 1;
+  }
+  assert.ok(kills >= 5, `${kills} kills`);
+});

@@ -1,7 +1,7 @@
 // A server that lies, and members that misbehave, against real clients: what they do is refused, shown, and healed.
 import assert from 'node:assert/strict';
 import { after, afterEach, before, test } from 'node:test';
-import { encodeAddress } from '@quicprochat/core';
+import { encodeAddress, signDeviceCertificate } from '@quicprochat/core';
 import { nodeCrypto } from '@quicprochat/crypto/node';
 import type { ClientEvent } from '@quicprochat/client/node';
 import type { Envelope } from '@quicprochat/proto';
@@ -37,8 +37,15 @@ const random = (length: number): Uint8Array => nodeCrypto.random(length);
 const freshId = (): Uint8Array => createMessageId(Date.now(), random);
 const hexBytes = (hex: string): Uint8Array => new Uint8Array(Buffer.from(hex, 'hex'));
 
-function warned(person: Person, code: string, words: RegExp): boolean {
-  return person.events.some((event) => event.type === 'warning' && event.code === code && words.test(event.text));
+/** @param conversationId only warnings about this conversation */
+function warned(person: Person, code: string, words: RegExp, conversationId?: string): boolean {
+  return person.events.some(
+    (event) =>
+      event.type === 'warning' &&
+      event.code === code &&
+      words.test(event.text) &&
+      (conversationId === undefined || event.conversationId === conversationId),
+  );
 }
 
 const isGap = (event: ClientEvent): boolean => event.type === 'gap';
@@ -182,7 +189,7 @@ test('THREATS 10, 33: an entry withheld from one member: it asks to be added aga
   };
   await commitByAlice(id, true);
   await alice.client.send(id, 'not for Bob');
-  await bob.until('asked', () => warned(bob, 'rejoin-requested', /./));
+  await bob.until('asked', () => warned(bob, 'rejoin-requested', /./, id));
   await bob.client.send(id, 'am I back?');
   await bob.joined('withheld');
   await alice.until('Bob heard', async () => (await alice.texts('withheld')).includes('am I back?'));
@@ -205,12 +212,79 @@ test('THREATS 30: garbage takes a position: skipped by all, the group goes on', 
     payload: garbage,
   });
   assert.equal(outcome.case, 'accepted');
-  await alice.until('skipped', () => warned(alice, 'skipped-entry', /./));
+  await alice.until('skipped', () => warned(alice, 'skipped-entry', /./, id));
   await commitByAlice(id, true);
   await alice.client.send(id, 'going on');
   for (const one of [bob, carol]) await one.sees('garbage', ['going on']);
   const epochs = await Promise.all([alice, bob, carol].map(async (one) => (await one.conversation('garbage')).epoch));
   assert.equal(new Set(epochs).size, 1);
+});
+
+test('THREATS 30: garbage that claims an epoch begun by other garbage: the group goes on all the same', async () => {
+  const { id, channelId } = await groupOfThree('claims');
+  const submit = async (position: bigint): Promise<bigint> => {
+    const { head } = await forBob.call(methods.group.listGroupMembers, { channelId });
+    const payload = random(512);
+    payload[0] = 3;
+    new DataView(payload.buffer).setBigUint64(1, position);
+    const answer = await forBob.call(methods.delivery.submitCommit, {
+      channelId,
+      after: head,
+      messageId: freshId(),
+      payload,
+    });
+    assert.equal(answer.outcome.case, 'accepted');
+    return head + 1n;
+  };
+  // A position that does not exist yet alarms nobody.
+  const skipped = await submit(99n);
+  await carol.until('skipped', () => warned(carol, 'skipped-entry', /another epoch/, id));
+  await submit(skipped);
+  for (const one of [alice, carol]) {
+    await one.until('doubted', () => warned(one, 'rejoin-requested', /may have lost track/, id));
+  }
+  // Alice can still commit, and does: for herself, and to add those again who asked for it.
+  await commitByAlice(id, true);
+  await alice.client.send(id, 'nothing happened');
+  for (const one of [bob, carol]) {
+    await one.until('heard', async () => (await one.texts('claims')).includes('nothing happened'));
+    await one.joined('claims');
+    await one.client.send(id, `${one.name} is here`);
+  }
+  await alice.until('both', async () => (await alice.texts('claims')).length === 3);
+  assert.equal((await alice.conversation('claims')).state, 'active');
+});
+
+test('THREATS 33: the server’s roster is not the group’s: sending pauses, and an administrator restores it', async () => {
+  const { id, channelId } = await groupOfThree('roster');
+  const carols = carol.store.account.get()!;
+  const { head } = await forAlice.call(methods.group.listGroupMembers, { channelId });
+  // An administrator’s session can take a device off the roster without any commit that says so.
+  const garbage = random(512);
+  garbage[0] = 3;
+  const { outcome } = await forAlice.call(methods.delivery.submitCommit, {
+    channelId,
+    after: head,
+    messageId: freshId(),
+    payload: garbage,
+    rosterRemove: [{ identityKey: carols.identityKey, deviceId: carols.deviceId }],
+  });
+  assert.equal(outcome.case, 'accepted');
+  await bob.until('noticed', () => warned(bob, 'roster-mismatch', /other devices/, id));
+  await alice.until('restored', async () => {
+    const { roster } = await forAlice.call(methods.group.listGroupMembers, { channelId });
+    return roster.length === 3 && (await alice.conversation('roster')).paused === undefined;
+  });
+  await bob.until('lifted', async () => (await bob.conversation('roster')).paused === undefined);
+  // Carol was given no entry while she was off the roster, so she has to be added anew; then she hears everybody.
+  await alice.client.send(id, 'all here?');
+  await bob.until('heard', async () => (await bob.texts('roster')).includes('all here?'));
+  await carol.until('asked', () => warned(carol, 'rejoin-requested', /./, id));
+  await carol.until('added', async () => (await carol.conversation('roster')).state === 'active');
+  await carol.client.send(id, 'yes');
+  for (const one of [alice, bob]) {
+    await one.until('heard', async () => (await one.texts('roster')).includes('yes'));
+  }
 });
 
 test('THREATS 32: the answer to an accepted commit is lost: the same bytes again, the same position', async () => {
@@ -249,7 +323,7 @@ test('THREATS 33: a log that does not follow, two logs, and a lie about the rost
     envelope.entry === undefined ? envelope : { ...envelope, entry: { ...envelope.entry, rosterHash: random(32) } },
   ];
   await commitByAlice(id, true);
-  await bob.until('noticed', () => warned(bob, 'roster-mismatch', /other devices/));
+  await bob.until('noticed', () => warned(bob, 'roster-mismatch', /other devices/, id));
   await assert.rejects(bob.client.send(id, 'psst'), { code: 'sending-paused' });
   forBob.honest();
   await commitByAlice(id, false);
@@ -261,7 +335,7 @@ test('THREATS 33: a log that does not follow, two logs, and a lie about the rost
     envelope.entry === undefined ? envelope : { ...envelope, entry: { ...envelope.entry, logHash: random(32) } },
   ];
   await commitByAlice(id, true);
-  await bob.until('noticed', () => warned(bob, 'log-mismatch', /does not follow/));
+  await bob.until('noticed', () => warned(bob, 'log-mismatch', /does not follow/, id));
   await assert.rejects(bob.client.send(id, 'psst'), { code: 'sending-paused' });
   assert.notEqual(bob.store.evidence.list(10).length, 0);
   // The user has looked into it.
@@ -273,7 +347,7 @@ test('THREATS 33: a log that does not follow, two logs, and a lie about the rost
   // Another entry at a position that Bob has seen already.
   const entry = forBob.seen.findLast((envelope) => envelope.entry !== undefined)!;
   forBob.push({ ...entry, data: random(512), entry: { ...entry.entry!, logHash: random(32) } });
-  await bob.until('noticed', () => warned(bob, 'log-mismatch', /two different logs/));
+  await bob.until('noticed', () => warned(bob, 'log-mismatch', /two different logs/, id));
 });
 
 test('THREATS 1: another identity, another device’s key, another server: refused before anything is sent', async () => {
@@ -351,4 +425,33 @@ test('THREATS 13, 37: a stolen token opens nothing without the device key', asyn
   await alice.restart();
   assert.equal((await alice.client.whoami())?.loggedIn, true);
   await alice.client.sync();
+});
+
+test('THREATS 1, 2: a member who poses as somebody else is found out: marked, and sending pauses', async () => {
+  const mallory = await world.stranger('mallory');
+  await mallory.client.connect();
+  await mallory.client.register('mallory', mallory.password);
+  const real = mallory.store.account.get()!;
+  // The certificate says "erin" now, signed by Mallory's own identity key as it should be.
+  mallory.store.account.save({
+    ...real,
+    certificate: signDeviceCertificate(nodeCrypto, real.identityPrivateKey!, {
+      origin: real.origin,
+      username: 'erin',
+      identityKey: real.identityKey,
+      deviceId: real.deviceId,
+      deviceKey: real.deviceKey,
+      manager: true,
+      serial: 2n,
+      notBeforeSecs: Math.floor(Date.now() / 1000) - 60,
+      notAfterSecs: Math.floor(Date.now() / 1000) + 86_400,
+    }),
+  });
+  await mallory.restart();
+  const { id } = await mallory.client.openDirect('carol');
+  await mallory.client.send(id, 'hi, this is Erin');
+  await carol.until('found out', () => warned(carol, 'member-check-failed', /poses as erin/));
+  const [poser] = (await carol.client.members(id)).filter(({ self }) => !self);
+  assert.equal(poser?.check, 'failed');
+  await assert.rejects(carol.client.send(id, 'hello Erin'), { code: 'sending-paused' });
 });

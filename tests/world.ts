@@ -363,7 +363,7 @@ export class Person {
 }
 
 /** Deterministic bytes from a seed: SHA-256 in counter mode. For tests only. */
-export function seededRandom(seed: string): (length: number) => Uint8Array {
+function seededRandom(seed: string): (length: number) => Uint8Array {
   let counter = 0;
   return (length) => {
     const out = new Uint8Array(length);

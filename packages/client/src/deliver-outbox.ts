@@ -13,6 +13,7 @@ import { createMessageId } from './message/index.ts';
 import { canProtect, protect } from './send-message.ts';
 import { statusOf } from './server-errors.ts';
 import type { OutboxEntry, Protection } from './store/index.ts';
+import { keepWhileDoubted } from './track.ts';
 import { nameOf, storedMessageView, type Undelivered } from './views.ts';
 
 const RETRY_FIRST_MS = 500;
@@ -86,7 +87,7 @@ export class OutboxDelivery {
     if (entry === undefined) return false;
     if (entry.recipient !== undefined) return true;
     const conversation = store.conversations.get(channelId);
-    return conversation !== undefined && conversation.paused === undefined && canProtect(this.#engine, conversation);
+    return conversation !== undefined && conversation.paused === undefined && canProtect(conversation);
   }
 
   /**
@@ -198,6 +199,7 @@ function delivered(
   // Our own copy in the inbox may have told us already; then only the receipt is news.
   const isNews = store.outbox.get(entry.id) !== undefined;
   store.outbox.remove(entry.id);
+  if (isNews && entry.recipient === undefined) keepWhileDoubted(change, entry);
   const receipt = checkReceipt(change, entry.channelId, messageId, payload, results, proof);
   const undelivered = undeliveredOf(results);
   const { localId } = entry;

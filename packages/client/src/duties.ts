@@ -5,13 +5,13 @@
  *   somebody asked to be added again   whoever may commits Remove and Add, in the same order
  *   the server's roster is wrong       administrators restore it with an empty commit
  *   this device is leaving             it asks again in each epoch
- *   it joined by a last-resort package it commits an update
+ *   it joined by a last-resort package, sealed very much in one epoch, or its leaf is half over: it commits an update
  *
  * Everything is read off the stored state, so a restart forgets nothing; the order keeps them from all doing it at once.
  */
 import { encodeHex, equal } from '@quicprochat/crypto';
 import { addressesEqual, type DeviceAddress } from '@quicprochat/core';
-import { groupView, type GroupState, ownLeafIndex, pendingProposals, roster } from '@quicprochat/mls';
+import { groupView, type GroupState, member, ownLeafIndex, pendingProposals, roster } from '@quicprochat/mls';
 import { Status } from '@quicprochat/proto';
 import { methods } from '@quicprochat/transport';
 import { leavingProposals } from './commit/build-commit.ts';
@@ -141,7 +141,9 @@ export class Duties {
     if (admin && isRosterWrong(engine, conversation)) {
       return { duty: { kind: 'restore-roster' }, rank: rankOf(engine, state, () => false) };
     }
-    if (store.settings.get(updateDueKey(channelId)) !== undefined) return { duty: { kind: 'update' }, rank: 0 };
+    if (store.settings.get(updateDueKey(channelId)) !== undefined || isOwnLeafHalfOver(engine, state)) {
+      return { duty: { kind: 'update' }, rank: 0 };
+    }
     return undefined;
   }
 
@@ -187,8 +189,8 @@ async function addAgain(engine: Engine, channelId: Uint8Array, request: Received
       const targets = account === undefined ? [] : await fetchAddTargets(engine, account, suite);
       const target = targets.find(({ address }) => addressesEqual(address, device));
       if (target === undefined) return undefined;
-      const member = memberAt(state, device);
-      return { adds: [target], removes: member === undefined ? [] : [member.leafIndex] };
+      const leaf = memberAt(state, device)?.leafIndex;
+      return { adds: [target], removes: leaf === undefined ? [] : [leaf] };
     });
   } catch (error) {
     const status = statusOf(error);
@@ -203,10 +205,10 @@ function rankOf(engine: Engine, state: GroupState, isOut: (leafIndex: number) =>
   const channel = channelOf(groupView(state));
   const own = ownLeafIndex(state);
   let rank = 0;
-  for (const member of roster(state)) {
-    if (member.leafIndex >= own) break;
-    const address = addressOf(member);
-    if (channel === undefined || address === undefined || isOut(member.leafIndex)) continue;
+  for (const leaf of roster(state)) {
+    if (leaf.leafIndex >= own) break;
+    const address = addressOf(leaf);
+    if (channel === undefined || address === undefined || isOut(leaf.leafIndex)) continue;
     if (isAdmin(channel, address)) rank += 1;
   }
   engine.ports.log.debug('a duty was found', { rank });
@@ -219,6 +221,14 @@ function hasProposedLeaving(state: GroupState): boolean {
     ({ proposal, sender }) =>
       proposal.kind === 'remove' && proposal.removed === own && sender.kind === 'member' && sender.leafIndex === own,
   );
+}
+
+/** A leaf made from a KeyPackage has a lifetime and is renewed at half of it; a commit's leaf has none. */
+function isOwnLeafHalfOver(engine: Engine, state: GroupState): boolean {
+  const source = member(state, ownLeafIndex(state))?.source;
+  if (source?.kind !== 'keyPackage') return false;
+  const { notBefore, notAfter } = source.lifetime;
+  return BigInt(engine.nowSecs()) >= (notBefore + notAfter) / 2n;
 }
 
 function isRosterWrong(engine: Engine, conversation: StoredConversation): boolean {

@@ -36,7 +36,7 @@ import { GROUP_CONFIG } from './profile/group-parameters.ts';
 import { addressOf, usernameOf } from './profile/member.ts';
 import { isPostQuantum } from './profile/suites.ts';
 import type { StoredConversation, StoredKeyPackage } from './store/index.ts';
-import { trustTrack, updateDueKey } from './track.ts';
+import { sendAgain, updateDueKey } from './track.ts';
 import { conversationView, nameOf } from './views.ts';
 import { noteSkipped } from './watch-server.ts';
 
@@ -113,7 +113,7 @@ function join(change: Change, { channelId }: DirectRow, bytes: Uint8Array): stri
   }
   store.keys.keyPackageUsed(keyPackage.keyPackageRef, engine.nowMs());
   store.rejoinRequests.clearOwn(channelId);
-  trustTrack(change, channelId);
+  sendAgain(change, channelId);
   if (known !== undefined) {
     store.conversations.clearEnvelopeKeys(channelId);
     store.conversations.clearPendingCommit(channelId);

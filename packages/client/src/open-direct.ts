@@ -31,7 +31,7 @@ export async function openDirect(engine: Engine, username: string, catchUp: () =
 }
 
 /** The note to self never leaves this profile: its channel is none of the server's. */
-export function openNote(engine: Engine): Uint8Array {
+function openNote(engine: Engine): Uint8Array {
   const { identityKey, username } = engine.self;
   const existing = engine.store.conversations.all().find(({ kind }) => kind === 'note');
   if (existing !== undefined) return existing.channelId;

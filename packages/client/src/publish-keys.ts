@@ -7,12 +7,13 @@ import { create, toBinary } from '@bufbuild/protobuf';
 import { KemId } from '@quicprochat/crypto';
 import { encodeCredentialIdentity, signHybridKey, signRequest } from '@quicprochat/core';
 import { CredentialType, ExtensionType, generateKeyPackage } from '@quicprochat/mls';
-import { UploadHybridKeyBodySchema } from '@quicprochat/proto';
+import { Status, UploadHybridKeyBodySchema } from '@quicprochat/proto';
 import { methods } from '@quicprochat/transport';
 import type { Engine } from './engine.ts';
 import { QpcExtensionType } from './profile/channel-extension.ts';
 import { CAPABILITIES, KEY_PACKAGE_LIFETIME_SECS, keyPackageLifetime } from './profile/group-parameters.ts';
 import { SUITES } from './profile/suites.ts';
+import { statusOf } from './server-errors.ts';
 import type { StoredHybridKey, StoredKeyPackage } from './store/index.ts';
 
 const DAY_SECS = 86_400;
@@ -99,9 +100,12 @@ async function publishKeyPackages(engine: Engine, all: boolean): Promise<number>
   for (const suite of SUITES) {
     const count = counts.find((candidate) => candidate.suite === suite);
     const available = count?.available ?? 0;
-    const wanted = all ? KEY_PACKAGES_WANTED : available < KEY_PACKAGES_LOW ? KEY_PACKAGES_WANTED - available : 0;
+    const lastResortIsOld = isOld(engine, suite);
+    // The last-resort package is made with the others, so its age tells theirs.
+    const renewAll = all || (lastResortIsOld && available > 0);
+    const wanted = renewAll ? KEY_PACKAGES_WANTED : available < KEY_PACKAGES_LOW ? KEY_PACKAGES_WANTED - available : 0;
     for (let i = 0; i < wanted; i++) made.push(makeKeyPackage(engine, suite, false));
-    if (all || count?.lastResort !== true || count.lastResortUsed || isOld(engine, suite)) {
+    if (all || count?.lastResort !== true || count.lastResortUsed || lastResortIsOld) {
       made.push(makeKeyPackage(engine, suite, true));
     }
   }
@@ -112,8 +116,15 @@ async function publishKeyPackages(engine: Engine, all: boolean): Promise<number>
   }
   // Also those of an earlier run whose upload nobody confirmed: uploading twice is harmless.
   const waiting = engine.store.keys.keyPackagesToUpload();
+  let uploaded = 0;
   for (let start = 0; start < waiting.length; start += KEY_PACKAGES_PER_UPLOAD) {
-    const part = waiting.slice(start, start + KEY_PACKAGES_PER_UPLOAD);
+    uploaded += await upload(engine, waiting.slice(start, start + KEY_PACKAGES_PER_UPLOAD));
+  }
+  return uploaded;
+}
+
+async function upload(engine: Engine, part: readonly StoredKeyPackage[]): Promise<number> {
+  try {
     await engine.server.call(methods.keys.uploadKeyPackage, {
       keyPackages: part.map(({ keyPackage, suite, notAfterSecs, lastResort }) => ({
         keyPackage,
@@ -122,9 +133,18 @@ async function publishKeyPackages(engine: Engine, all: boolean): Promise<number>
         lastResort,
       })),
     });
-    engine.change((change) => change.store.keys.keyPackagesUploaded(part.map(({ keyPackageRef }) => keyPackageRef)));
+  } catch (error) {
+    if (statusOf(error) !== Status.EXHAUSTED) throw error;
+    // The server has as many as it keeps: these are not needed, those of last resort are.
+    const lastResorts = part.filter(({ lastResort }) => lastResort);
+    engine.change((change) => {
+      for (const { keyPackageRef, lastResort } of part)
+        if (!lastResort) change.store.keys.deleteKeyPackage(keyPackageRef);
+    });
+    return lastResorts.length === 0 || lastResorts.length === part.length ? 0 : upload(engine, lastResorts);
   }
-  return waiting.length;
+  engine.change((change) => change.store.keys.keyPackagesUploaded(part.map(({ keyPackageRef }) => keyPackageRef)));
+  return part.length;
 }
 
 function makeKeyPackage(engine: Engine, suite: number, lastResort: boolean): StoredKeyPackage {

@@ -35,7 +35,7 @@ import { addressOf } from './profile/member.ts';
 import { channelOf, isAdmin } from './profile/validate-commit.ts';
 import { receiveRejoinRequest } from './rejoin.ts';
 import { LocalStateError, type StoredConversation } from './store/index.ts';
-import { trustTrack } from './track.ts';
+import { keepWhileDoubted, trustTrack } from './track.ts';
 import { nameOf, storedMessageView } from './views.ts';
 import { noteSkipped } from './watch-server.ts';
 
@@ -131,6 +131,7 @@ function isOwnCopy(change: Change, { channelId, messageId, acceptedAtMs }: Inbox
   if (queued !== undefined) {
     // The answer to our request was lost, or is behind this row on its way here.
     store.outbox.remove(queued.id);
+    keepWhileDoubted(change, queued);
     const { localId } = queued;
     if (localId !== undefined) {
       store.messages.setState(localId, { state: 'sent', messageId, acceptedAtMs });

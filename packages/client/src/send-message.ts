@@ -25,7 +25,7 @@ import {
 } from './message/index.ts';
 import { encodeMessageAuthenticatedData } from './profile/authenticated-data.ts';
 import type { Protection, StoredConversation } from './store/index.ts';
-import { isTrackDoubted, updateDueKey } from './track.ts';
+import { updateDueKey } from './track.ts';
 import type { Message } from './types.ts';
 import { conversationView, storedMessageView } from './views.ts';
 
@@ -55,7 +55,7 @@ export function sendContent(engine: Engine, channelId: Uint8Array, body: Content
 
     const conversation = { ...before, deviceCounter, previousHash: contentHash(engine.crypto, built.bytes) };
     change.store.conversations.save(conversation);
-    const protection = canProtect(engine, conversation) ? protect(change, conversation, built.bytes) : undefined;
+    const protection = canProtect(conversation) ? protect(change, conversation, built.bytes) : undefined;
     const { identityKey, deviceId } = engine.address;
     const isNote = conversation.kind === 'note';
     const message =
@@ -130,9 +130,9 @@ export function protect(change: Change, conversation: StoredConversation, conten
   return { messageId, envelope, position: place.epochPosition };
 }
 
-/** Whether there is a group to protect a message in, and as far as we know somebody to read it. */
-export function canProtect(engine: Engine, { channelId, kind, state, groupId }: StoredConversation): boolean {
-  return kind !== 'note' && state === 'active' && groupId !== undefined && !isTrackDoubted(engine, channelId);
+/** Whether there is a group to protect a message in. */
+export function canProtect({ kind, state, groupId }: StoredConversation): boolean {
+  return kind !== 'note' && state === 'active' && groupId !== undefined;
 }
 
 function refuseUnlessSendable(engine: Engine, conversation: StoredConversation): void {

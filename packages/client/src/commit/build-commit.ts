@@ -265,7 +265,7 @@ export function leavingProposals(
   });
 }
 
-export function toProto(address: DeviceAddress): Pick<Address, 'identityKey' | 'deviceId'> {
+function toProto(address: DeviceAddress): Pick<Address, 'identityKey' | 'deviceId'> {
   return { identityKey: address.identityKey, deviceId: address.deviceId };
 }
 

@@ -187,7 +187,7 @@ export function isBeingCreated(conversation: StoredConversation): boolean {
 }
 
 /** The payload that a pending commit submits. */
-export function payloadOf(pending: StoredPendingCommit): Uint8Array {
+function payloadOf(pending: StoredPendingCommit): Uint8Array {
   return fromBinary(SubmitCommitRequestSchema, pending.request).payload;
 }
 

@@ -269,7 +269,7 @@ export function activeGroup(
 }
 
 /** Metadata for joiners: the group's name as it is now. */
-export function metadataOf(conversation: StoredConversation): Uint8Array {
+function metadataOf(conversation: StoredConversation): Uint8Array {
   if (conversation.kind === 'direct' || conversation.nameVersion < 1n) return EMPTY;
   return encodeGroupInfo({ version: conversation.nameVersion, name: conversation.name }) ?? EMPTY;
 }

@@ -18,7 +18,7 @@ export const QpcExtensionType = {
   Channel: 0xf072,
 } as const;
 
-export const ADMINS_MAX = 1_000;
+const ADMINS_MAX = 1_000;
 
 export interface ChannelExtension {
   /** 16 bytes. */

@@ -24,7 +24,7 @@ import { isPostQuantum } from './suites.ts';
 /** Adds in one commit (PROTOCOL section 9). */
 export const ADDS_MAX_CLASSICAL = 1_000;
 export const ADDS_MAX_POST_QUANTUM = 200;
-export const LEAF_LIFETIME_SECS_MAX = 90n * 86_400n;
+const LEAF_LIFETIME_SECS_MAX = 90n * 86_400n;
 
 export function validateCommit(commit: CommitToValidate): Verdict {
   const channel = channelOf(commit.before);
