@@ -84,6 +84,7 @@ const ratesSchema = z.strictObject({
   commits: rate('commits', 'commits of a device'),
   keyPackagesOfOne: rate('keyPackagesOfOne', 'fetches of one account’s KeyPackages by another'),
   keyPackages: rate('keyPackages', 'fetches of KeyPackages by an account'),
+  keyPackageUploads: rate('keyPackageUploads', 'uploads of KeyPackages by a device'),
   hints: rate('hints', 'hints to channels by a device'),
   sealedPerChannel: rate('sealedPerChannel', 'sealed messages in a channel'),
   sealedPerAddress: rate('sealedPerAddress', 'sealed messages from a network address'),

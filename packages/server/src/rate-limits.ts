@@ -70,6 +70,8 @@ export interface RateSettings {
   readonly keyPackagesOfOne: Rate;
   /** FetchKeyPackage, per requester. */
   readonly keyPackages: Rate;
+  /** UploadKeyPackage, per device. */
+  readonly keyPackageUploads: Rate;
   /** RemoveMember, RotateKeys and UpdateGroupMetadata, per device: each reaches a whole roster. */
   readonly hints: Rate;
   /** Sealed sends, per channel. */
@@ -88,6 +90,7 @@ export const DEFAULT_RATES: RateSettings = {
   commits: { burst: 30, perHour: 1_800 },
   keyPackagesOfOne: { burst: 10, perHour: 10 },
   keyPackages: { burst: 1_000, perHour: 42 },
+  keyPackageUploads: { burst: 60, perHour: 240 },
   hints: { burst: 10, perHour: 120 },
   sealedPerChannel: { burst: 600, perHour: 36_000 },
   sealedPerAddress: { burst: 1_200, perHour: 72_000 },
@@ -101,6 +104,7 @@ const WORDS: Record<RateName, string> = {
   commits: 'this device has committed too often',
   keyPackagesOfOne: 'too many KeyPackages of this account were fetched',
   keyPackages: 'too many KeyPackages were fetched',
+  keyPackageUploads: 'this device has uploaded KeyPackages too often',
   hints: 'this device has asked its groups too often',
   sealedPerChannel: 'too many messages in this channel',
   sealedPerAddress: 'too many messages from this network address',

@@ -136,6 +136,32 @@ describe('KeyPackages', () => {
   });
 });
 
+test('THREATS 15, 27: a device fills sixteen shelves and no more, also when it hurries', async () => {
+  const erin = await world.login(await world.register('shelf-filler'));
+  const put = (...keyPackages: ReturnType<typeof upload>[]) => erin.call(keys.uploadKeyPackage, { keyPackages });
+  await put(...Array.from({ length: 15 }, (_, i) => upload(i + 1)));
+  const hurried = await Promise.allSettled([16, 17, 18, 19].map((suite) => put(upload(suite))));
+  assert.equal(hurried.filter((each) => each.status === 'fulfilled').length, 1);
+  assert.equal((await refusal(put(upload(20)))).status, Status.EXHAUSTED);
+  await put(upload(1), upload(1, true));
+  assert.equal((await erin.call(keys.countKeyPackages, {})).counts.length, 16);
+  // Each one that is replaced leaves a trace until it expires.
+  assert.equal((await refusal(put(upload(1, true), upload(1, true)))).status, Status.INVALID_ARGUMENT);
+});
+
+test('THREATS 27: uploads of KeyPackages are limited per device', async () => {
+  const strict = await World.start({ rates: { keyPackageUploads: { burst: 2, perHour: 2 } } });
+  try {
+    const connection = await strict.login(await strict.register('frank'));
+    const put = () => connection.call(keys.uploadKeyPackage, { keyPackages: [upload(1, true)] });
+    await put();
+    await put();
+    assert.equal((await refusal(put())).status, Status.RATE_LIMITED);
+  } finally {
+    await strict.close();
+  }
+});
+
 describe('hybrid keys', () => {
   const statement = (person: Person, serial: bigint, change: { device?: Person['device']; origin?: string } = {}) =>
     signHybridKey(crypto, (change.device ?? person.device).privateKey, {
