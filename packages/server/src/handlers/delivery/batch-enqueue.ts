@@ -68,10 +68,11 @@ async function sealed(call: Call, request: BatchEnqueueRequest) {
   const channel = channelId(request.channelId);
   if (request.recipients.length > 0) throw invalidArgument('a sealed message goes to the whole channel');
   envelopeType(request.payload, EnvelopeType.group);
-  server.rates.take('sealedPerAddress', networkOf(connection));
-  server.rates.take('sealedPerChannel', encodeHex(channel));
-
   const sendTokenHash = server.crypto.hash('sha256', token);
+  server.rates.take('sealedPerAddress', networkOf(connection));
+  // By token as well: who knows the channel's id but not its token uses up nobody's share but their own.
+  server.rates.take('sealedPerChannel', `${encodeHex(channel)}:${encodeHex(sendTokenHash)}`);
+
   const target: Target = { kind: 'sealed', sendTokenHash, nowMs: server.clock.wallMs() };
   const delivered = await submit(call, request, target, channel);
   const { results } = delivered;

@@ -296,6 +296,26 @@ describe('a message to a channel', () => {
     assert.deepEqual([nowhere.status, nowhere.message], [stale.status, stale.message]);
   });
 
+  test('THREATS 27: who knows a channel but not its token uses up nobody’s share', async () => {
+    const strict = await World.start({ rates: { sealedPerChannel: { burst: 2, perHour: 2 } } });
+    try {
+      const member = await strict.login(await strict.register('alice'));
+      await member.call(methods.channel.createChannel, { kind: { case: 'group', value: { channelId } } });
+      const token = crypto.random(32);
+      const sendTokenHash = crypto.hash('sha256', token);
+      accepted(await member.call(delivery.submitCommit, { ...commit(0n), sendTokenHash }));
+      const sealed = strict.connect();
+      const send = (sendToken: Uint8Array) =>
+        sealed.call(delivery.batchEnqueue, { channelId, messageId: messageId(), payload: envelope(3), sendToken });
+      for (let i = 0; i < 5; i++) assert.equal((await refusal(send(crypto.random(32)))).status, Status.CONFLICT);
+      await send(token);
+      await send(token);
+      assert.equal((await refusal(send(token))).status, Status.RATE_LIMITED);
+    } finally {
+      await strict.close();
+    }
+  });
+
   test('a token and a session never meet, and neither is not enough', async () => {
     const request = { channelId, messageId: messageId(), payload: envelope(3) };
     const both = await refusal(a.call(delivery.batchEnqueue, { ...request, sendToken: crypto.random(32) }));
