@@ -10,6 +10,7 @@ import { opaqueRegisterFinish } from './handlers/auth/opaque-register-finish.ts'
 import { opaqueRegisterStart } from './handlers/auth/opaque-register-start.ts';
 import { resumeSession } from './handlers/auth/resume-session.ts';
 import { createChannel } from './handlers/channel/create-channel.ts';
+import { deleteAccount } from './handlers/common/delete-account.ts';
 import { ack } from './handlers/delivery/ack.ts';
 import { batchEnqueue } from './handlers/delivery/batch-enqueue.ts';
 import { enqueue } from './handlers/delivery/enqueue.ts';
@@ -71,6 +72,7 @@ const MAKERS: readonly RouteMaker[] = [
   resolveIdentity,
   registerDevice,
   listDevices,
+  deleteAccount,
   revokeDevice,
   registerPushToken,
   health,

@@ -5,6 +5,7 @@ import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import type { DescField, DescMessage, Message } from '@bufbuild/protobuf';
 import { nodeCrypto as crypto } from '@quicprochat/crypto/node';
 import {
+  DeleteAccountBodySchema,
   RegisterDeviceBodySchema,
   RevokeDeviceBodySchema,
   RevokeKeyBodySchema,
@@ -52,6 +53,9 @@ const signedRevocation = () =>
   });
 const signedKeyRevocation = () =>
   world.sign(alice.identity, methods.keys.revokeKey.id, RevokeKeyBodySchema, { revocation: crypto.random(240) });
+
+const signedDeletion = () =>
+  world.sign(alice.identity, methods.account.deleteAccount.id, DeleteAccountBodySchema, { username: 'nobody' });
 
 const { auth, delivery, keys } = methods;
 const CASES: readonly Case[] = [
@@ -147,6 +151,7 @@ const CASES: readonly Case[] = [
   { method: methods.user.resolveIdentity, request: () => ({ identityKey: crypto.random(32) }) },
   { method: methods.device.registerDevice, request: () => ({ signed: signedDevice() }), free: ['body'] },
   { method: methods.device.revokeDevice, request: () => ({ signed: signedRevocation() }), free: ['body'] },
+  { method: methods.account.deleteAccount, request: () => ({ signed: signedDeletion() }), free: ['body'] },
   { method: keys.revokeKey, request: () => ({ signed: signedKeyRevocation() }), free: ['body'] },
   { method: keys.checkRevocation, request: () => ({ addresses: [address()] }) },
 ];
@@ -228,7 +233,7 @@ test('every method is in the table, or answers unimplemented, with and without a
   const others = [...methodsById.values()].filter((method) => !implemented.has(method.id));
   assert.deepEqual(
     others.map((method) => method.id).sort((x, y) => x - y),
-    [420, 421, 422, 423, 424, 520, 521, 522, 600, 601, 750, 751, 752, 800, 801, 900, 901, 902, 903, 904, 905, 950],
+    [420, 421, 422, 423, 424, 520, 521, 522, 600, 601, 750, 751, 752, 800, 801, 900, 901, 902, 903, 904, 905],
   );
   for (const method of others) {
     for (const connection of [anyone, session]) {

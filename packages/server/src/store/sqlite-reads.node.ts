@@ -86,10 +86,10 @@ export function createReads(db: Database) {
 
   const ACCOUNT = 'SELECT id, username, identity, registration_signature, created_at FROM account';
   type AccountRow = readonly [number, string, Uint8Array, Uint8Array, number];
-  const accountByUsername = raw<[string], AccountRow>(`${ACCOUNT} WHERE username = ?`);
-  const accountByIdentity = raw<[Uint8Array], AccountRow>(`${ACCOUNT} WHERE identity = ?`);
+  const accountByUsername = raw<[string], AccountRow>(`${ACCOUNT} WHERE username = ? AND ended_at IS NULL`);
+  const accountByIdentity = raw<[Uint8Array], AccountRow>(`${ACCOUNT} WHERE identity = ? AND ended_at IS NULL`);
   const opaqueRecord = raw<[string], readonly [Uint8Array, Uint8Array]>(
-    'SELECT opaque_record, identity FROM account WHERE username = ?',
+    'SELECT opaque_record, identity FROM account WHERE username = ? AND ended_at IS NULL',
   );
 
   const DEVICE = `SELECT a.identity, d.device_id, d.device_key, d.certificate, d.name, d.registered_at, d.last_seen_day
@@ -175,7 +175,7 @@ export function createReads(db: Database) {
 
   const ping = pluck<[], number>('SELECT 1 FROM sqlite_schema LIMIT 1');
   const totals = raw<[], readonly [number, number, number, number, number]>(
-    `SELECT (SELECT count(*) FROM account), (SELECT count(*) FROM device WHERE revoked_at IS NULL), (SELECT count(*) FROM channel),
+    `SELECT (SELECT count(*) FROM account WHERE ended_at IS NULL), (SELECT count(*) FROM device WHERE revoked_at IS NULL), (SELECT count(*) FROM channel),
        coalesce(sum(depth), 0), coalesce(sum(bytes), 0) FROM head`,
   );
 

@@ -220,4 +220,8 @@ export const MIGRATIONS: readonly string[] = [
     data BLOB NOT NULL
   ) STRICT;
   `,
+  `
+  -- An account that ended keeps its row, stripped of everything but what must not be given out again.
+  ALTER TABLE account ADD COLUMN ended_at INTEGER;
+  `,
 ];

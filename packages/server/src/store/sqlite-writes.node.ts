@@ -11,6 +11,8 @@ import {
   type CreateAccountOutcome,
   type CreateDirectOutcome,
   type CreateGroupOutcome,
+  type DeleteAccount,
+  type DeleteAccountOutcome,
   type Enqueue,
   type EnqueueOutcome,
   type InboxGap,
@@ -83,7 +85,10 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
   );
   const putSettingOnce = run<[string, Uint8Array]>('INSERT OR IGNORE INTO setting (key, value) VALUES (?, ?)');
   const usernameTaken = pluck<[string], number>('SELECT 1 FROM account WHERE username = ?');
-  const accountByIdentity = pluck<[Uint8Array], number>('SELECT id FROM account WHERE identity = ?');
+  const identityTaken = pluck<[Uint8Array], number>('SELECT 1 FROM account WHERE identity = ?');
+  const accountByIdentity = pluck<[Uint8Array], number>(
+    'SELECT id FROM account WHERE identity = ? AND ended_at IS NULL',
+  );
   const insertAccount = run<[string, Uint8Array, Uint8Array, Uint8Array, number]>(
     `INSERT INTO account (username, identity, opaque_record, registration_signature, created_at) VALUES (?, ?, ?, ?, ?)`,
   );
@@ -169,6 +174,16 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
     }
     return removed;
   }
+
+  const endAccount = run<[number, number]>(
+    "UPDATE account SET opaque_record = x'', registration_signature = x'', ended_at = ? WHERE id = ?",
+  );
+  const stripDevices = run<[number]>(
+    "UPDATE device SET device_key = zeroblob(32), certificate = x'', name = '', registered_at = 0, last_seen_day = 0 WHERE account = ?",
+  );
+  const leaveGroupAdmins = run<[Uint8Array]>(
+    'DELETE FROM channel_admin WHERE identity = ? AND channel IN (SELECT id FROM channel WHERE kind = 0)',
+  );
 
   // ---- key material
 
@@ -707,7 +722,7 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
 
     createAccount: (account: NewAccount): CreateAccountOutcome => {
       if (usernameTaken.get(account.username) !== undefined) return { kind: 'username_taken' };
-      if (accountByIdentity.get(account.identityKey) !== undefined) return { kind: 'identity_taken' };
+      if (identityTaken.get(account.identityKey) !== undefined) return { kind: 'identity_taken' };
       const { username, identityKey, opaqueRecord, registrationSignature, firstDevice, nowMs } = account;
       const id = rowid(insertAccount.run(username, identityKey, opaqueRecord, registrationSignature, nowMs));
       addDevice(id, firstDevice, nowMs);
@@ -731,6 +746,19 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
         return { kind: 'too_many', max: limits.devicesPerAccount };
       addDevice(account, input.device, input.nowMs);
       return { kind: 'registered' };
+    },
+
+    deleteAccount: (deletion: DeleteAccount): DeleteAccountOutcome => {
+      const { identityKey, nowMs } = deletion;
+      if (isReplay(deletion.replay)) return { kind: 'replayed' };
+      const account = accountByIdentity.get(identityKey);
+      if (account === undefined) return { kind: 'unknown_account' };
+      const devices = lookups.refsOf({ identityKey });
+      for (const { id } of devices) endDevice(id, nowMs);
+      stripDevices.run(account);
+      leaveGroupAdmins.run(identityKey);
+      endAccount.run(nowMs, account);
+      return { kind: 'deleted', devices: devices.map(({ address }) => address) };
     },
 
     revokeDevice: (revoke: RevokeDevice): RevokeDeviceOutcome => {

@@ -31,6 +31,8 @@ import {
   type CreateAccountOutcome,
   type CreateDirectOutcome,
   type CreateGroupOutcome,
+  type DeleteAccount,
+  type DeleteAccountOutcome,
   DEFAULT_STORE_LIMITS,
   type Device,
   type Enqueue,
@@ -181,6 +183,12 @@ class SqliteStore implements Store {
 
   registerDevice(device: RegisterDevice, context?: WriteContext): Promise<RegisterDeviceOutcome> {
     return this.#write('registerDevice', device, context);
+  }
+
+  async deleteAccount(deletion: DeleteAccount, context?: WriteContext): Promise<DeleteAccountOutcome> {
+    const outcome = await this.#write('deleteAccount', deletion, context);
+    if (outcome.kind === 'deleted') await this.#emptyInboxes();
+    return outcome;
   }
 
   async revokeDevice(revoke: RevokeDevice, context?: WriteContext): Promise<RevokeDeviceOutcome> {

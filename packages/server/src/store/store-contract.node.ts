@@ -379,6 +379,58 @@ function leaving(open: OpenStore): void {
       assert.equal((await store.submitCommit(commit(channelId, bob, 2))).kind, 'accepted');
     });
 
+    test('a deleted account leaves its name, its key and its place on rosters, and nothing else', async () => {
+      const store = await use();
+      const alice = await register(store, 'alice.ends');
+      const phone = await addDevice(store, alice);
+      const bob = await register(store, 'bob.remains');
+      const channelId = await group(store, alice, [phone, bob]);
+      const direct = { channelId: fresh(16), pair: [alice.identityKey, bob.identityKey] as const, nowMs: NOW };
+      await store.createDirect(direct);
+      await revoke(store, phone);
+      const tokenHash = fresh(32);
+      await store.putSession({ tokenHash, address: alice, expiresAtMs: NOW + DAY, nowMs: NOW });
+      const status = await store.status();
+      const replay = { hash: fresh(32), expiresAtMs: NOW + HOUR };
+      const deletion = { identityKey: alice.identityKey, nowMs: NOW, replay };
+      const deleted = await store.deleteAccount(deletion);
+      assert.equal(deleted.kind === 'deleted' && deleted.devices.length, 1);
+      assert.deepEqual(await store.deleteAccount(deletion), { kind: 'replayed' });
+      const unguarded = { ...deletion, replay: undefined };
+      assert.deepEqual(await store.deleteAccount(unguarded), { kind: 'unknown_account' });
+
+      assert.equal(await store.findAccountByUsername('alice.ends'), undefined);
+      assert.equal(await store.findAccountByIdentity(alice.identityKey), undefined);
+      assert.equal(await store.findOpaqueRecord('alice.ends'), undefined);
+      assert.equal((await store.findSession(tokenHash, NOW)).kind, 'none');
+      assert.deepEqual(await store.standingOf(alice), { kind: 'unknown_device' });
+      const after = await store.status();
+      assert.deepEqual([status.accounts - after.accounts, status.devices - after.devices], [1, 1]);
+      const attempt = (username: string, identityKey: Uint8Array) =>
+        store.createAccount({
+          username,
+          identityKey,
+          opaqueRecord: fresh(192),
+          registrationSignature: fresh(64),
+          firstDevice: newDevice(),
+          nowMs: NOW,
+        });
+      assert.deepEqual(await attempt('alice.ends', fresh(32)), { kind: 'username_taken' });
+      assert.deepEqual(await attempt('alice.again', alice.identityKey), { kind: 'identity_taken' });
+      const device = { identityKey: alice.identityKey, device: newDevice(), nowMs: NOW };
+      assert.equal((await store.registerDevice(device)).kind, 'unknown_account');
+      assert.equal((await store.createDirect(direct)).kind, 'unknown_account');
+      assert.equal((await store.findRevocations([phone])).length, 1, 'its keys stay revoked');
+
+      const channel = await store.findChannel(channelId);
+      assert.deepEqual([channel?.roster.length, channel?.admins.length], [3, 0]);
+      const target = { kind: 'roster', sender: bob } as const;
+      const sent = await enqueued(store, message([], fresh(9), { channelId, target }));
+      assert.deepEqual(kinds(sent), ['unknown', 'unknown', 'queued']);
+      const rosterRemove = [alice, phone];
+      assert.equal((await store.submitCommit(commit(channelId, bob, 1, { rosterRemove }))).kind, 'accepted');
+    });
+
     test('a statement may come before its device, and then keeps it out; such statements are bounded', async () => {
       const store = await use();
       const alice = await register(store, 'alice.early');

@@ -99,6 +99,18 @@ export type RegisterDeviceOutcome =
   | { readonly kind: 'unknown_account' }
   | { readonly kind: 'replayed' };
 
+export interface DeleteAccount {
+  readonly identityKey: Uint8Array;
+  readonly nowMs: number;
+  readonly replay?: ReplayGuard | undefined;
+}
+
+export type DeleteAccountOutcome =
+  /** The devices it had: whoever is connected as one of them is to go. */
+  | { readonly kind: 'deleted'; readonly devices: readonly Address[] }
+  | { readonly kind: 'unknown_account' }
+  | { readonly kind: 'replayed' };
+
 export interface RevokeDevice {
   readonly address: Address;
   /** The signed statement as received. The first one of a device stands. */
@@ -595,6 +607,11 @@ export interface Store {
   /** OPAQUE RegistrationRecord and the identity key it belongs to. */
   findOpaqueRecord(username: string): Promise<{ record: Uint8Array; identityKey: Uint8Array } | undefined>;
   registerDevice(device: RegisterDevice, context?: WriteContext): Promise<RegisterDeviceOutcome>;
+  /**
+   * Removes everything that belongs to the account. Its name and identity key stay taken, its revocations stay shown,
+   * rosters keep its addresses until commits remove them, and what it sent is in other people's inboxes.
+   */
+  deleteAccount(deletion: DeleteAccount, context?: WriteContext): Promise<DeleteAccountOutcome>;
   /**
    * At once: no session, no key material, no push token, no delivery. Rosters keep the address until a commit removes
    * it; to everyone else the device is unknown from now on. Its inbox is emptied before this resolves.

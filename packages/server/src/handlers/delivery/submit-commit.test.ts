@@ -239,6 +239,15 @@ describe('a commit', () => {
   });
 });
 
+test('a commit and a message to two thousand devices are answered, each device by name', async () => {
+  const crowd = await Promise.all(Array.from({ length: 2_000 }, (_, i) => world.register(`crowd-${i}`)));
+  accepted(await a.call(delivery.submitCommit, { ...commit(0n), rosterAdd: crowd.map((each) => each.address) }));
+  const entry = accepted(await a.call(delivery.submitCommit, commit(1n)));
+  assert.equal(entry.results.length, 2_001);
+  const message = await a.call(delivery.batchEnqueue, { channelId, messageId: messageId(), payload: envelope(3) });
+  assert.equal(message.results.length, 2_001);
+});
+
 describe('a message to a channel', () => {
   test('goes to the whole roster, the author included, live', async () => {
     await addBob();

@@ -1,0 +1,29 @@
+import { DeleteAccountBodySchema } from '@quicprochat/proto';
+import { methods } from '@quicprochat/transport';
+import { deviceHandler } from '../../handler.ts';
+import { conflict, deviceGone, invalidArgument } from '../../refusals.ts';
+import { endSession, expelDevice } from '../../sessions.ts';
+import { verifySignedRequest } from '../../signed-request.ts';
+
+const method = methods.account.deleteAccount;
+
+/** Everything of the account goes; all its connections end but the caller's, which hears the answer without a session. */
+export const deleteAccount = deviceHandler(method, async ({ server, connection, session, writes }, request) => {
+  const { identityKey } = session.address;
+  const verified = verifySignedRequest(server, method.id, DeleteAccountBodySchema, request.signed, identityKey);
+  const { body, replay } = verified;
+  if (body.username !== session.username) throw invalidArgument('the request names another account');
+  const nowMs = server.clock.wallMs();
+  const outcome = await server.store.deleteAccount({ identityKey, nowMs, replay }, writes);
+  switch (outcome.kind) {
+    case 'deleted':
+      for (const address of outcome.devices) expelDevice(server, address, connection);
+      endSession(server, connection);
+      server.log.info({ connection: connection.id, account: server.reference(identityKey) }, 'account deleted');
+      return {};
+    case 'replayed':
+      throw conflict('this signed request was used before', 'Sign a new one.');
+    case 'unknown_account':
+      throw deviceGone();
+  }
+});
