@@ -98,6 +98,7 @@ interface Attempt {
   after?: Shape;
   proposals?: readonly SentProposal[];
   committer?: number;
+  external?: boolean;
   authenticatedData?: Uint8Array;
   pqCommitment?: Uint8Array | undefined;
   channelId?: Uint8Array;
@@ -112,6 +113,7 @@ function verdict(attempt: Attempt): string {
     after: view({ ...attempt.before, ...attempt.after }),
     proposals,
     committer: (attempt.committer ?? 0) as LeafIndex,
+    external: attempt.external ?? false,
     authenticatedData:
       attempt.authenticatedData ??
       encodeCommitAuthenticatedData({
@@ -164,6 +166,8 @@ test('what members may do is accepted', () => {
 test('P00, P01: a group without qpc.channel, a committer that is none of ours', () => {
   assert.equal(verdict({ before: { extensions: [] } }), 'P00');
   assert.equal(verdict({ committer: 9 }), 'P01');
+  // Even in the place of a member: somebody who joins again from outside.
+  assert.equal(verdict({ committer: 2, external: true }), 'P01');
 });
 
 test('P02–P05: authenticated_data', () => {
@@ -221,7 +225,7 @@ test('P12, P13: proposals that need an administrator, proposals we never use', (
   const byBob = { ...sent(changeExtensions, 1), byReference: false };
   assert.equal(verdict({ proposals: [byBob], committer: 1 }), 'P12');
   assert.equal(verdict({ proposals: [sent(changeExtensions, 1)] }), 'P12');
-  for (const kind of ['preSharedKey', 'reInit', 'externalInit']) {
+  for (const kind of ['preSharedKey', 'reInit', 'externalInit', 'custom']) {
     assert.equal(verdict({ proposals: [sent({ kind } as unknown as Proposal)] }), 'P13');
   }
 });

@@ -30,7 +30,7 @@ export function validateCommit(commit: CommitToValidate): Verdict {
   const channel = channelOf(commit.before);
   if (channel === undefined) return reject('P00', 'the group has no qpc.channel');
   const committer = addressAt(commit.before, commit.committer);
-  if (committer === undefined) return reject('P01', 'the committer is not a member of ours');
+  if (commit.external || committer === undefined) return reject('P01', 'the committer is not a member of ours');
   const actor: Actor = { address: committer, isAdmin: isAdmin(channel, committer) };
   return (
     checkAuthenticatedData(commit, channel) ??
@@ -99,6 +99,7 @@ function checkProposals(commit: CommitToValidate, channel: ChannelExtension, com
       case 'preSharedKey':
       case 'reInit':
       case 'externalInit':
+      case 'custom':
         return reject('P13', `proposals of kind ${proposal.kind} are not used in our groups`);
     }
   }
