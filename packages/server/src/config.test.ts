@@ -88,6 +88,18 @@ test('settings that contradict each other are refused', () => {
   assert.match(problems({ flags: { 'limits.ttlDefaultSecs': '7776000', 'limits.ttlMaxSecs': '60' } }), /ttl/);
 });
 
+test('administrators are a list of identity keys', () => {
+  const [one, two] = ['a'.repeat(64), 'B0'.repeat(32)];
+  assert.deepEqual(config({ environment: { QPC_ADMINS: `${one}, ${two}` } }).admins, [one, two.toLowerCase()]);
+  const file = { name: 'qpc.toml', content: { admins: [one] } };
+  assert.deepEqual(config({ file }).admins, [one]);
+  assert.equal(config({}).admins, undefined);
+  const wrong = resolveConfig({ environment: { QPC_ADMINS: `${one},alice` } });
+  assert.deepEqual(wrong.kind === 'invalid' && wrong.problems.map((problem) => problem.slice(0, 33)), [
+    'QPC_ADMINS must be identity keys ',
+  ]);
+});
+
 test('production refuses what is weak, and says what to set', () => {
   const message = problems({ environment: { QPC_PRODUCTION: '1' } });
   for (const flag of ['--tls-cert', '--store-key-file', '--origin']) assert.ok(message.includes(flag), flag);

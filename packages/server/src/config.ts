@@ -54,6 +54,21 @@ const origin = z
     'must be a host name, with a port if it has one of its own',
   );
 
+/** A list of identity keys: an array in the file, or text with commas. */
+const identityKeys = z
+  .union([z.string().transform((value) => value.split(',')), z.array(z.string())], {
+    error: 'must be a list of identity keys',
+  })
+  .pipe(
+    z.array(
+      z
+        .string()
+        .trim()
+        .toLowerCase()
+        .regex(/^[0-9a-f]{64}$/, 'must be identity keys of 64 hex digits each, with commas in between'),
+    ),
+  );
+
 const HOURLY_MAX = 1_000_000_000;
 const DAY_SECS = 86_400;
 
@@ -85,6 +100,7 @@ const ratesSchema = z.strictObject({
   keyPackagesOfOne: rate('keyPackagesOfOne', 'fetches of one account’s KeyPackages by another'),
   keyPackages: rate('keyPackages', 'fetches of KeyPackages by an account'),
   keyPackageUploads: rate('keyPackageUploads', 'uploads of KeyPackages by a device'),
+  reports: rate('reports', 'reports by an account'),
   hints: rate('hints', 'hints to channels by a device'),
   sealedPerChannel: rate('sealedPerChannel', 'sealed messages in a channel'),
   sealedPerAddress: rate('sealedPerAddress', 'sealed messages from a network address'),
@@ -106,6 +122,9 @@ const configSchema = z.strictObject({
   connectionsMax: whole(1, 1_000_000, 10_000).describe('connections at once'),
   shutdownGraceSecs: whole(0, 600, 10).describe('how long calls in flight may take when the server stops'),
   production: yesOrNo.describe('refuse a generated certificate and an unencrypted database'),
+  admins: identityKeys
+    .optional()
+    .describe('identity keys (hex, with commas in between) of those who may ban and read reports'),
   pushPrivate: yesOrNo.describe('let push webhooks use plain HTTP and addresses of private networks'),
   limits: limitsSchema.prefault({}),
   rates: ratesSchema.prefault({}),
@@ -197,7 +216,8 @@ export function resolveConfig(sources: ConfigSources = {}): ConfigOutcome {
   const parsed = configSchema.safeParse(nest([...values].map(([path, { value }]) => [path, value])));
   if (!parsed.success) {
     for (const issue of parsed.error.issues) {
-      const path = issue.path.join('.');
+      // An element of a list is named by the list.
+      const path = issue.path.filter((part) => typeof part === 'string').join('.');
       problems.push(`${values.get(path)?.writtenAs ?? path} ${issue.message}`);
     }
   } else {

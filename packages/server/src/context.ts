@@ -42,6 +42,8 @@ export interface ServerContext {
   readonly receiptKeyId: Uint8Array;
   readonly storeLimits: StoreLimits;
   readonly rates: RateLimits;
+  /** Identity keys in hex. */
+  readonly admins: ReadonlySet<string>;
   readonly readTurns: ReadTurns;
   readonly live: LiveDevices;
   /** By the name a device gives with its token. */

@@ -62,6 +62,19 @@ export function readInTurn<T>(call: DeviceCall, read: () => Promise<T>): Promise
   });
 }
 
+/** A handler for devices of the administrators that the configuration names. */
+export function adminHandler<I extends DescMessage, O extends DescMessage>(
+  method: MethodDescriptor<I, O>,
+  run: (call: DeviceCall, request: MessageShape<I>) => Answer<O>,
+): RouteMaker {
+  return deviceHandler(method, (call, request) => {
+    if (!call.server.admins.has(encodeHex(call.session.address.identityKey))) {
+      throw forbidden('only an administrator of this server may do that');
+    }
+    return run(call, request);
+  });
+}
+
 /** Whether this connection may call this method; runs before the request is decoded. */
 export function authorize(context: CallContext<ConnectionState>): void {
   const { session } = context.connection.state;
@@ -73,13 +86,14 @@ export function authorize(context: CallContext<ConnectionState>): void {
       // Without a session the handler wants a send token.
       if (session === undefined || session.kind === 'device') return;
       throw keysElsewhere();
+    case 'admin':
+    // Which devices are an administrator's, `adminHandler` knows.
     case 'device':
       if (session?.kind === 'device') return;
       throw session === undefined ? noSession() : keysElsewhere();
     case 'recovery':
       if (session !== undefined) return;
       throw noSession();
-    case 'admin':
     case 'server':
       throw forbidden('this server offers that to nobody');
     default:

@@ -74,6 +74,8 @@ export interface RateSettings {
   readonly keyPackageUploads: Rate;
   /** RemoveMember, RotateKeys and UpdateGroupMetadata, per device: each reaches a whole roster. */
   readonly hints: Rate;
+  /** ReportMessage, per account. */
+  readonly reports: Rate;
   /** Sealed sends, per channel. */
   readonly sealedPerChannel: Rate;
   /** Sealed sends, per network address. */
@@ -91,6 +93,7 @@ export const DEFAULT_RATES: RateSettings = {
   keyPackagesOfOne: { burst: 10, perHour: 10 },
   keyPackages: { burst: 1_000, perHour: 42 },
   keyPackageUploads: { burst: 60, perHour: 240 },
+  reports: { burst: 20, perHour: 60 },
   hints: { burst: 10, perHour: 120 },
   sealedPerChannel: { burst: 600, perHour: 36_000 },
   sealedPerAddress: { burst: 1_200, perHour: 72_000 },
@@ -105,6 +108,7 @@ const WORDS: Record<RateName, string> = {
   keyPackagesOfOne: 'too many KeyPackages of this account were fetched',
   keyPackages: 'too many KeyPackages were fetched',
   keyPackageUploads: 'this device has uploaded KeyPackages too often',
+  reports: 'this account has reported too often',
   hints: 'this device has asked its groups too often',
   sealedPerChannel: 'too many messages in this channel',
   sealedPerAddress: 'too many messages from this network address',

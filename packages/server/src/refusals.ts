@@ -4,6 +4,7 @@
  */
 import { Status } from '@quicprochat/proto';
 import { RpcError } from '@quicprochat/transport';
+import type { Ban } from './store/store.ts';
 
 export function invalidArgument(message: string, hint = ''): RpcError {
   return new RpcError(Status.INVALID_ARGUMENT, message, { hint });
@@ -44,6 +45,13 @@ export function rateLimited(message: string, retryAfterMs: number): RpcError {
     hint: `Try again in ${when}.`,
     retryAfterMs: Math.ceil(retryAfterMs),
   });
+}
+
+/** With the operator's own words; only the banned person hears them, after having proven who that is. */
+export function banned({ reason, untilMs }: Ban): RpcError {
+  const why = reason === '' ? 'this account is banned' : `this account is banned: ${reason}`;
+  const until = untilMs === undefined ? 'for good' : `until ${new Date(untilMs).toISOString()}`;
+  return forbidden(why, `The ban holds ${until}.`);
 }
 
 /** The device of a session is gone: the client has to log in again. */

@@ -35,6 +35,11 @@ import { fetchKeyPackage } from './handlers/keys/fetch-key-package.ts';
 import { revokeKey } from './handlers/keys/revoke-key.ts';
 import { uploadHybridKey } from './handlers/keys/upload-hybrid-key.ts';
 import { uploadKeyPackage } from './handlers/keys/upload-key-package.ts';
+import { banUser } from './handlers/moderation/ban-user.ts';
+import { listBanned } from './handlers/moderation/list-banned.ts';
+import { listReports } from './handlers/moderation/list-reports.ts';
+import { reportMessage } from './handlers/moderation/report-message.ts';
+import { unbanUser } from './handlers/moderation/unban-user.ts';
 import { health } from './handlers/p2p/health.ts';
 import { resolveIdentity } from './handlers/user/resolve-identity.ts';
 import { resolveUser } from './handlers/user/resolve-user.ts';
@@ -68,6 +73,11 @@ const MAKERS: readonly RouteMaker[] = [
   updateGroupMetadata,
   listGroupMembers,
   rotateKeys,
+  reportMessage,
+  banUser,
+  unbanUser,
+  listReports,
+  listBanned,
   resolveUser,
   resolveIdentity,
   registerDevice,

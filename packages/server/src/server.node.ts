@@ -95,6 +95,7 @@ export async function startServer(config: ServerConfig, surroundings: ServerSurr
       receiptPrivateKey,
       storeLimits,
       rates: rateSettingsOf(config),
+      ...(config.admins === undefined ? {} : { admins: config.admins }),
       notifiers: new Map([['webhook', createWebhookNotifier({ allowPrivate: config.pushPrivate })]]),
     });
     accept = server.accept;

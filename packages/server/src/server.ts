@@ -36,6 +36,8 @@ export interface ServerParts {
   readonly receiptPrivateKey: Uint8Array;
   readonly storeLimits: StoreLimits;
   readonly rates: RateSettings;
+  /** Identity keys of administrators, 64 hex digits each; default: none. */
+  readonly admins?: readonly string[];
   /** By kind; default: none. */
   readonly notifiers?: PushNotifiers;
   readonly connectionLimits?: Partial<ServerLimits>;
@@ -80,6 +82,7 @@ export function createServer(parts: ServerParts): QuicprochatServer {
     storeLimits: parts.storeLimits,
     rates: new RateLimits(clock, parts.rates),
     readTurns: new ReadTurns(),
+    admins: new Set(parts.admins),
     live,
     notifiers,
     wakeUps,

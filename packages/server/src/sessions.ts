@@ -1,8 +1,10 @@
 /** Beginning and ending sessions: the session belongs to the connection, tokens are for the next one (PROTOCOL 3). */
 import { CloseCode } from '@quicprochat/transport';
 import type { ClientConnection, DeviceSession, ServerContext } from './context.ts';
-import { deviceGone } from './refusals.ts';
+import { banned, deviceGone } from './refusals.ts';
 import type { Address } from './store/store.ts';
+
+const DEVICE_GONE = 'this device has no session here any more';
 
 /** Tokens live this long after their last use. */
 export const SESSION_LIFETIME_MS = 30 * 86_400_000;
@@ -20,17 +22,22 @@ export async function beginDeviceSession(
   server.live.add(session.address, connection);
   server.wakeUps.forget(session.address);
   // Asked after the session is live: whoever revokes it meanwhile finds it here, or is seen by this.
-  const standing = await server.store.standingOf(session.address);
+  const standing = await server.store.standingOf(session.address, server.clock.wallMs());
   if (standing.kind === 'good') return;
   endSession(server, connection);
-  throw deviceGone();
+  throw standing.kind === 'banned' ? banned(standing.ban) : deviceGone();
 }
 
 /** Ends the device's sessions and its connections at once; `calling` keeps its connection to hear the answer. */
-export function expelDevice(server: ServerContext, address: Address, calling?: ClientConnection): void {
+export function expelDevice(
+  server: ServerContext,
+  address: Address,
+  calling?: ClientConnection,
+  reason = DEVICE_GONE,
+): void {
   for (const connection of server.live.connections(address)) {
     endSession(server, connection);
-    if (connection !== calling) connection.close(CloseCode.none, 'this device has no session here any more');
+    if (connection !== calling) connection.close(CloseCode.none, reason);
   }
 }
 

@@ -6,6 +6,7 @@ import type { Database } from './sqlite-database.node.ts';
 import type {
   Account,
   Address,
+  Ban,
   ChannelInfo,
   ChannelMetadata,
   Device,
@@ -15,6 +16,7 @@ import type {
   PushToken,
   ReadInbox,
   ReadInboxOutcome,
+  Report,
   ResolveTargetOutcome,
   Revocation,
   SessionOutcome,
@@ -171,6 +173,13 @@ export function createReads(db: Database) {
        SELECT other.device FROM roster own JOIN roster other ON other.channel = own.channel WHERE own.device = ?
        UNION SELECT id FROM device WHERE account = (SELECT account FROM device WHERE id = ?)) LIMIT ?`,
   );
+  const BAN = 'SELECT identity, reason, until FROM ban WHERE (until IS NULL OR until > ?)';
+  type BanRow = readonly [Uint8Array, string, number | null];
+  const banByIdentity = raw<[number, Uint8Array], BanRow>(`${BAN} AND identity = ?`);
+  const bansAfter = raw<[number, Uint8Array, number], BanRow>(`${BAN} AND identity > ? ORDER BY identity LIMIT ?`);
+  const reportsAfter = raw<[number, number], readonly [number, Uint8Array, Uint8Array, number]>(
+    'SELECT id, report, conversation, received_at FROM report WHERE id > ? ORDER BY id LIMIT ?',
+  );
   const pushTokenOf = raw<[number], readonly [string, string]>('SELECT kind, token FROM push_token WHERE device = ?');
 
   const ping = pluck<[], number>('SELECT 1 FROM sqlite_schema LIMIT 1');
@@ -236,6 +245,11 @@ export function createReads(db: Database) {
     if (row === undefined) return { kind: 'none' };
     const [identityKey, deviceId, username, deviceKey, expiresAtMs] = row;
     return { kind: 'found', address: { identityKey, deviceId }, username, deviceKey, expiresAtMs };
+  };
+
+  const findBan = (identityKey: Uint8Array, nowMs: number): Ban | undefined => {
+    const row = banByIdentity.get(nowMs, identityKey);
+    return row === undefined ? undefined : toBan(row);
   };
 
   const readInbox = (read: ReadInbox): ReadInboxOutcome => {
@@ -317,7 +331,27 @@ export function createReads(db: Database) {
         .map(([identityKey, deviceId]) => ({ identityKey, deviceId }));
     },
 
-    standingOf: (address: Address): Standing => ({ kind: refOf(address) === undefined ? 'unknown_device' : 'good' }),
+    findBan,
+
+    standingOf: (address: Address, nowMs: number): Standing => {
+      if (refOf(address) === undefined) return { kind: 'unknown_device' };
+      const ban = findBan(address.identityKey, nowMs);
+      return ban === undefined ? { kind: 'good' } : { kind: 'banned', ban };
+    },
+
+    listBans: (page: { afterIdentityKey: Uint8Array | undefined; limit: number; nowMs: number }): readonly Ban[] =>
+      bansAfter.all(page.nowMs, page.afterIdentityKey ?? new Uint8Array(0), page.limit).map(toBan),
+
+    listReports: (page: { afterId: number; limit: number; maxBytes: number }): readonly Report[] => {
+      const reports: Report[] = [];
+      let bytes = 0;
+      for (const [id, report, conversationId, receivedAtMs] of reportsAfter.iterate(page.afterId, page.limit)) {
+        bytes += report.length;
+        if (bytes > page.maxBytes && reports.length > 0) break;
+        reports.push({ id, report, conversationId, receivedAtMs });
+      }
+      return reports;
+    },
 
     findPushTokens: (addresses: readonly Address[]): readonly (PushToken & { readonly address: Address })[] =>
       addresses.flatMap((address) => {
@@ -394,6 +428,10 @@ export function createReads(db: Database) {
   };
 
   return { lookups, calls };
+}
+
+function toBan([identityKey, reason, until]: readonly [Uint8Array, string, number | null]): Ban {
+  return { identityKey, reason, untilMs: until ?? undefined };
 }
 
 function toDevice(row: DeviceRow): Device {

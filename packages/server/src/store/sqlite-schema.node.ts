@@ -224,4 +224,21 @@ export const MIGRATIONS: readonly string[] = [
   -- An account that ended keeps its row, stripped of everything but what must not be given out again.
   ALTER TABLE account ADD COLUMN ended_at INTEGER;
   `,
+  `
+  -- Reports name no reporter: what is to be known of one lies sealed in it.
+  CREATE TABLE report (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    report BLOB NOT NULL,
+    conversation BLOB NOT NULL CHECK (length(conversation) = 16),
+    received_at INTEGER NOT NULL
+  ) STRICT;
+  CREATE INDEX report_received ON report (received_at);
+
+  -- until: NULL = for good.
+  CREATE TABLE ban (
+    identity BLOB PRIMARY KEY CHECK (length(identity) = 32),
+    reason TEXT NOT NULL,
+    until INTEGER
+  ) STRICT, WITHOUT ROWID;
+  `,
 ];

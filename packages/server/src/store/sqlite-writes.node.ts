@@ -8,6 +8,7 @@ import type { Database } from './sqlite-database.node.ts';
 import {
   type Ack,
   type Address,
+  type Ban,
   type CreateAccountOutcome,
   type CreateDirectOutcome,
   type CreateGroupOutcome,
@@ -35,6 +36,7 @@ import {
   type RegisterDevice,
   type RegisterDeviceOutcome,
   type ReplayGuard,
+  type Report,
   type RevokeDevice,
   type RevokeDeviceOutcome,
   type SessionOutcome,
@@ -174,6 +176,16 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
     }
     return removed;
   }
+
+  const putBan = run<[Uint8Array, string, number | null]>(
+    `INSERT INTO ban (identity, reason, until) VALUES (?, ?, ?)
+     ON CONFLICT DO UPDATE SET reason = excluded.reason, until = excluded.until`,
+  );
+  const deleteBan = run<[Uint8Array]>('DELETE FROM ban WHERE identity = ?');
+  const countReports = pluck<[], number>('SELECT count(*) FROM report');
+  const insertReport = run<[Uint8Array, Uint8Array, number]>(
+    'INSERT INTO report (report, conversation, received_at) VALUES (?, ?, ?)',
+  );
 
   const endAccount = run<[number, number]>(
     "UPDATE account SET opaque_record = x'', registration_signature = x'', ended_at = ? WHERE id = ?",
@@ -684,6 +696,9 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
   const purgeKeyPackages = run<[number, number]>('DELETE FROM key_package WHERE not_after <= ? LIMIT ?');
   const purgeDedup = run<[number, number]>('DELETE FROM dedup WHERE bucket < ? LIMIT ?');
 
+  const purgeBans = run<[number, number]>('DELETE FROM ban WHERE until <= ? LIMIT ?');
+  const purgeReports = run<[number, number]>('DELETE FROM report WHERE received_at <= ? LIMIT ?');
+
   function purge(input: { nowMs: number }): PurgeOutcome {
     const { nowMs } = input;
     let left = limits.purgeRows;
@@ -702,6 +717,8 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
     const sweeps: (() => number)[] = [
       () => emptyInboxes(left),
       () => purgeSessions.run(nowMs, left).changes,
+      () => purgeBans.run(nowMs, left).changes,
+      () => purgeReports.run(nowMs - limits.reportTtlMs, left).changes,
       () => purgeReplays.run(nowMs, left).changes,
       () => purgeKeyPackages.run(nowMs, left).changes,
       () => purgeDedup.run(bucketOf(nowMs) - limits.dedupWindowMs, left).changes,
@@ -757,6 +774,7 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
       for (const { id } of devices) endDevice(id, nowMs);
       stripDevices.run(account);
       leaveGroupAdmins.run(identityKey);
+      deleteBan.run(identityKey);
       endAccount.run(nowMs, account);
       return { kind: 'deleted', devices: devices.map(({ address }) => address) };
     },
@@ -774,6 +792,20 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
       if (device === undefined) return { kind: 'recorded' };
       endDevice(device, nowMs);
       return { kind: 'revoked' };
+    },
+
+    putBan: (ban: Ban): { kind: 'banned' } | { kind: 'unknown_account' } => {
+      if (accountByIdentity.get(ban.identityKey) === undefined) return { kind: 'unknown_account' };
+      putBan.run(ban.identityKey, ban.reason, ban.untilMs ?? null);
+      return { kind: 'banned' };
+    },
+
+    liftBan: (identityKey: Uint8Array): boolean => deleteBan.run(identityKey).changes > 0,
+
+    addReport: (report: Omit<Report, 'id'>): { kind: 'stored' } | { kind: 'full' } => {
+      if (countReports.get()! >= limits.reports) return { kind: 'full' };
+      insertReport.run(report.report, report.conversationId, report.receivedAtMs);
+      return { kind: 'stored' };
     },
 
     emptyInboxes: (): boolean => emptyInboxes(ACK_ROWS) === ACK_ROWS,

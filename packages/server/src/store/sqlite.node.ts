@@ -27,6 +27,7 @@ import {
   type Ack,
   type Account,
   type Address,
+  type Ban,
   type ChannelInfo,
   type CreateAccountOutcome,
   type CreateDirectOutcome,
@@ -54,6 +55,7 @@ import {
   type RecipientResult,
   type RegisterDevice,
   type RegisterDeviceOutcome,
+  type Report,
   type ResolveTargetOutcome,
   type Revocation,
   type RevokeDevice,
@@ -209,8 +211,32 @@ class SqliteStore implements Store {
     return this.#read('findNeighbours', address);
   }
 
-  standingOf(address: Address): Promise<Standing> {
-    return this.#read('standingOf', address);
+  standingOf(address: Address, nowMs: number): Promise<Standing> {
+    return this.#read('standingOf', address, nowMs);
+  }
+
+  putBan(ban: Ban, context?: WriteContext): Promise<{ kind: 'banned' } | { kind: 'unknown_account' }> {
+    return this.#write('putBan', ban, context);
+  }
+
+  liftBan(identityKey: Uint8Array, context?: WriteContext): Promise<boolean> {
+    return this.#write('liftBan', identityKey, context);
+  }
+
+  findBan(identityKey: Uint8Array, nowMs: number): Promise<Ban | undefined> {
+    return this.#read('findBan', identityKey, nowMs);
+  }
+
+  listBans(page: { afterIdentityKey: Uint8Array | undefined; limit: number; nowMs: number }): Promise<readonly Ban[]> {
+    return this.#read('listBans', page);
+  }
+
+  addReport(report: Omit<Report, 'id'>, context?: WriteContext): Promise<{ kind: 'stored' } | { kind: 'full' }> {
+    return this.#write('addReport', report, context);
+  }
+
+  listReports(page: { afterId: number; limit: number; maxBytes: number }): Promise<readonly Report[]> {
+    return this.#read('listReports', page);
   }
 
   putPushToken(

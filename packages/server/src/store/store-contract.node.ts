@@ -158,6 +158,7 @@ export function storeContract(name: string, open: OpenStore): void {
     caps(open);
     channels(open);
     metadata(open);
+    moderation(open);
     commitLog(open);
     housekeeping(open);
   });
@@ -334,8 +335,8 @@ function leaving(open: OpenStore): void {
       same(found?.statement, statement);
       assert.equal(others.length, 0, 'the first statement stands, and only for that device');
 
-      assert.deepEqual(await store.standingOf(phone), { kind: 'unknown_device' });
-      assert.deepEqual(await store.standingOf(alice), { kind: 'good' });
+      assert.deepEqual(await store.standingOf(phone, NOW), { kind: 'unknown_device' });
+      assert.deepEqual(await store.standingOf(alice, NOW), { kind: 'good' });
       assert.equal((await store.findSession(tokenHash, NOW)).kind, 'none');
       assert.equal(await store.findDevice(phone), undefined);
       assert.equal((await store.listDevices(alice.identityKey)).length, 1);
@@ -403,7 +404,7 @@ function leaving(open: OpenStore): void {
       assert.equal(await store.findAccountByIdentity(alice.identityKey), undefined);
       assert.equal(await store.findOpaqueRecord('alice.ends'), undefined);
       assert.equal((await store.findSession(tokenHash, NOW)).kind, 'none');
-      assert.deepEqual(await store.standingOf(alice), { kind: 'unknown_device' });
+      assert.deepEqual(await store.standingOf(alice, NOW), { kind: 'unknown_device' });
       const after = await store.status();
       assert.deepEqual([status.accounts - after.accounts, status.devices - after.devices], [1, 1]);
       const attempt = (username: string, identityKey: Uint8Array) =>
@@ -1015,6 +1016,68 @@ function channels(open: OpenStore): void {
       assert.deepEqual(await sealed(first, NOW + 300_000), { kind: 'stale_token' });
       assert.equal((await sealed(second, NOW + 300_000)).kind, 'enqueued');
       same((await store.findChannel(channelId))?.sendTokenHash, second);
+    });
+  });
+}
+
+function moderation(open: OpenStore): void {
+  suite('moderation', open, { reports: 3 }, (use) => {
+    test('a ban stands until it ends or is lifted, and a later one replaces it', async () => {
+      const store = await use();
+      const [alice, bob] = [await register(store, 'alice'), await register(store, 'bob')];
+      const ban = { identityKey: alice.identityKey, reason: 'spam', untilMs: NOW + HOUR };
+      assert.deepEqual(await store.putBan({ ...ban, identityKey: fresh(32) }), { kind: 'unknown_account' });
+      assert.deepEqual(await store.putBan(ban), { kind: 'banned' });
+      const standing = await store.standingOf(alice, NOW + HOUR - 1);
+      assert.equal(standing.kind === 'banned' && standing.ban.reason, 'spam');
+      assert.equal((await store.findBan(alice.identityKey, NOW))?.untilMs, NOW + HOUR);
+      assert.equal((await store.standingOf(alice, NOW + HOUR)).kind, 'good');
+      assert.equal((await store.standingOf(bob, NOW)).kind, 'good');
+      await store.putBan({ ...ban, reason: 'more spam', untilMs: undefined });
+      assert.equal((await store.findBan(alice.identityKey, NOW + 1_000 * DAY))?.reason, 'more spam');
+      assert.equal(await store.liftBan(alice.identityKey), true);
+      assert.equal(await store.liftBan(alice.identityKey), false);
+      assert.equal(await store.findBan(alice.identityKey, NOW), undefined);
+    });
+
+    test('bans are listed by page in order of identity key, ended ones left out and purged', async () => {
+      const store = await use();
+      const people = await Promise.all(['p1', 'p2', 'p3', 'p4'].map((name) => register(store, name)));
+      const keys = people.map(({ identityKey }) => hex(identityKey)).sort();
+      for (const { identityKey } of people) {
+        const untilMs = hex(identityKey) === keys[1] ? NOW + HOUR : undefined;
+        await store.putBan({ identityKey, reason: 'x', untilMs });
+      }
+      const page = async (after: string | undefined, nowMs: number) => {
+        const afterIdentityKey = after === undefined ? undefined : Buffer.from(after, 'hex');
+        return (await store.listBans({ afterIdentityKey, limit: 2, nowMs })).map((ban) => hex(ban.identityKey));
+      };
+      assert.deepEqual(await page(undefined, NOW), keys.slice(0, 2));
+      assert.deepEqual(await page(keys[1], NOW), keys.slice(2));
+      assert.deepEqual(await page(undefined, NOW + HOUR), [keys[0], keys[2]]);
+      assert.equal((await store.purge(NOW + HOUR)).removed, 1);
+    });
+
+    test('reports come back oldest first, by number and by size, and are bounded', async () => {
+      const store = await use();
+      const report = (length: number) => ({ report: fresh(length), conversationId: fresh(16), receivedAtMs: NOW });
+      const sent = [report(100), report(5_000), report(100)];
+      for (const each of sent) assert.deepEqual(await store.addReport(each), { kind: 'stored' });
+      assert.deepEqual(await store.addReport(report(1)), { kind: 'full' });
+      const page = (afterId: number, limit = 10, maxBytes = 1 << 20) => store.listReports({ afterId, limit, maxBytes });
+      const all = await page(0);
+      assert.deepEqual(
+        all.map(({ id, report: bytes, conversationId }) => [id, hex(bytes), hex(conversationId)]),
+        sent.map((each, i) => [i + 1, hex(each.report), hex(each.conversationId)]),
+      );
+      const ids = async (...of: Parameters<typeof page>) => (await page(...of)).map(({ id }) => id);
+      assert.deepEqual(await ids(1, 1), [2]);
+      assert.deepEqual(await ids(0, 10, 1_000), [1]);
+      assert.deepEqual(await ids(1, 10, 1_000), [2]);
+      assert.deepEqual(await ids(3), []);
+      assert.equal((await store.purge(NOW + 90 * DAY)).removed, 3);
+      assert.deepEqual(await store.addReport(report(1)), { kind: 'stored' });
+      assert.deepEqual(await ids(0), [4], 'numbers are never used again');
     });
   });
 }

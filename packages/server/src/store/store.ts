@@ -140,8 +140,28 @@ export interface PushToken {
   readonly token: string;
 }
 
+export interface Ban {
+  readonly identityKey: Uint8Array;
+  /** For the banned person. */
+  readonly reason: string;
+  /** Undefined = for good. */
+  readonly untilMs: number | undefined;
+}
+
+/** A report, sealed to the operator; it names no reporter. */
+export interface Report {
+  /** Counts up from 1. */
+  readonly id: number;
+  readonly report: Uint8Array;
+  readonly conversationId: Uint8Array;
+  readonly receivedAtMs: number;
+}
+
 /** Whether a device may have a session. */
-export type Standing = { readonly kind: 'good' } | { readonly kind: 'unknown_device' };
+export type Standing =
+  | { readonly kind: 'good' }
+  | { readonly kind: 'unknown_device' }
+  | { readonly kind: 'banned'; readonly ban: Ban };
 
 export interface NewSession {
   /** SHA-256 of the token, 32 bytes. */
@@ -524,6 +544,9 @@ export interface StoreLimits {
   readonly revocationsPerAccount: number;
   /** Unused ones per device and suite. */
   readonly keyPackagesPerSuite: number;
+  /** Reports waiting for the operator, and how long they wait. */
+  readonly reports: number;
+  readonly reportTtlMs: number;
   readonly inboxEnvelopes: number;
   readonly inboxBytes: number;
   readonly rosterDevices: number;
@@ -548,6 +571,8 @@ export const DEFAULT_STORE_LIMITS: StoreLimits = {
   sessionsPerDevice: 4,
   revocationsPerAccount: 100,
   keyPackagesPerSuite: 200,
+  reports: 10_000,
+  reportTtlMs: 90 * DAY_MS,
   inboxEnvelopes: 10_000,
   inboxBytes: 64 * 1024 * 1024,
   rosterDevices: 10_000,
@@ -621,7 +646,7 @@ export interface Store {
   findRevocations(addresses: readonly Address[]): Promise<readonly Revocation[]>;
   /** Devices that share a channel with this one, revoked or not, and the other devices of its account; at most 10,000. */
   findNeighbours(address: Address): Promise<readonly Address[]>;
-  standingOf(address: Address): Promise<Standing>;
+  standingOf(address: Address, nowMs: number): Promise<Standing>;
   /** Undefined removes the token. */
   putPushToken(
     put: { address: Address; token: PushToken | undefined },
@@ -634,6 +659,20 @@ export interface Store {
   /** In order of registration; empty for an unknown identity. */
   listDevices(identityKey: Uint8Array): Promise<readonly Device[]>;
   findDevice(address: Address): Promise<Device | undefined>;
+
+  // Moderation.
+  /** Replaces an earlier ban. */
+  putBan(ban: Ban, context?: WriteContext): Promise<{ kind: 'banned' } | { kind: 'unknown_account' }>;
+  /** Answers whether there was one. */
+  liftBan(identityKey: Uint8Array, context?: WriteContext): Promise<boolean>;
+  /** The ban in force, if any. */
+  findBan(identityKey: Uint8Array, nowMs: number): Promise<Ban | undefined>;
+  /** Those in force, in order of identity key. */
+  listBans(page: { afterIdentityKey: Uint8Array | undefined; limit: number; nowMs: number }): Promise<readonly Ban[]>;
+  /** `full`: the operator has more than can be kept waiting. */
+  addReport(report: Omit<Report, 'id'>, context?: WriteContext): Promise<{ kind: 'stored' } | { kind: 'full' }>;
+  /** Oldest first; fewer than `limit` when they exceed `maxBytes`, but at least one. */
+  listReports(page: { afterId: number; limit: number; maxBytes: number }): Promise<readonly Report[]>;
 
   // Session tokens, by hash.
   /** Also marks the device as seen. The device's oldest tokens go beyond `sessionsPerDevice`. */

@@ -160,6 +160,7 @@ export interface WorldOptions {
   readonly limits?: Partial<StoreLimits>;
   readonly rates?: Partial<RateSettings>;
   readonly notifiers?: PushNotifiers;
+  readonly admins?: readonly string[];
 }
 
 export class World {
@@ -175,6 +176,13 @@ export class World {
     this.clock = clock;
     this.log = log;
     this.#folder = folder;
+  }
+
+  /** Somebody whose keys exist before the server does: an administrator has to be named in its configuration. */
+  async registerAs(username: string, identity: KeyPair): Promise<Person> {
+    const person = this.newDevice({ username, identity }, true);
+    await this.#create(person);
+    return person;
   }
 
   static async start(options: WorldOptions = {}): Promise<World> {
@@ -194,6 +202,7 @@ export class World {
       receiptPrivateKey: generateSigningKey(nodeCrypto).privateKey,
       storeLimits: { ...DEFAULT_STORE_LIMITS, ...options.limits },
       rates: { ...NO_RATES, ...options.rates },
+      ...(options.admins === undefined ? {} : { admins: options.admins }),
       ...(options.notifiers === undefined ? {} : { notifiers: options.notifiers }),
     });
     return new World(store, server, clock, log, folder);
@@ -232,8 +241,13 @@ export class World {
   /** An account with one device, straight in the store. */
   async register(username: string): Promise<Person> {
     const person = this.newPerson(username);
+    await this.#create(person);
+    return person;
+  }
+
+  async #create(person: Person): Promise<void> {
     const outcome = await this.store.createAccount({
-      username,
+      username: person.username,
       identityKey: person.identity.publicKey,
       opaqueRecord: nodeCrypto.random(192),
       registrationSignature: nodeCrypto.random(64),
@@ -241,7 +255,6 @@ export class World {
       nowMs: this.clock.wallMs(),
     });
     if (outcome.kind !== 'created') throw new Error(outcome.kind);
-    return person;
   }
 
   /** Another device of an account, straight in the store. */

@@ -10,7 +10,7 @@ import { encodeHex } from '@quicprochat/crypto';
 import { methods } from '@quicprochat/transport';
 import { exactBytes } from '../../checks.ts';
 import { handler } from '../../handler.ts';
-import { unauthenticated } from '../../refusals.ts';
+import { banned, unauthenticated } from '../../refusals.ts';
 import { beginDeviceSession, endSession, SESSION_LIFETIME_MS } from '../../sessions.ts';
 
 const LOGIN_ID_BYTES = 16;
@@ -62,6 +62,8 @@ export const opaqueLoginFinish = handler(
         return { outcome: { case: 'session' as const, value: session } };
       }
     }
+    const ban = await server.store.findBan(login.identityKey, nowMs);
+    if (ban !== undefined) throw banned(ban);
     endSession(server, connection);
     connection.state.session = { kind: 'recovery', username: login.username };
     return { outcome: { case: 'deviceUnknown' as const, value: {} } };
