@@ -7,7 +7,11 @@ import { testSeed } from './testing/world.node.ts';
 test('churn: random epochs, races, restarts; all members agree, removed ones are locked out', () => {
   const report = runChurn({ seed: testSeed('churn'), steps: 60, membersMax: 12 });
   assert.ok(
-    report.epochs > 30 && report.messages > 0 && report.restarts > 0 && report.pathsTried > 0,
+    report.epochs > 30 &&
+      report.messages > 0 &&
+      report.restarts > 0 &&
+      report.pathsTried > 0 &&
+      report.externalJoins > 0,
     JSON.stringify(report),
   );
 });

@@ -40,7 +40,7 @@ export interface TreeEditor extends RatchetTree {
 }
 
 /** Every blank below the last member costs a hash, so the size of a tree is bounded apart from its members. */
-const TREE_LEAVES_MAX = 1 << 16;
+export const TREE_LEAVES_MAX = 1 << 16;
 
 export function newTree(leaf: LeafNode): RatchetTree {
   return { leaves: [leaf], parents: [], hashes: [] };

@@ -16,7 +16,7 @@ import { MlsStateError, RuleViolation, violated } from './errors.ts';
 import type { CachedProposal, GroupCore, GroupState, GroupStatus, PastEpoch } from './group-state.ts';
 import { encodeGroupContext } from './key-schedule.ts';
 import type { PendingCommit, TreeChanges } from './pending-commit.ts';
-import type { RatchetTree } from './ratchet-tree.ts';
+import { type RatchetTree, TREE_LEAVES_MAX } from './ratchet-tree.ts';
 import {
   type LeafRatchets,
   loadedNode,
@@ -252,6 +252,13 @@ function readFormat(reader: Reader): void {
   if (reader.u8() !== FORMAT) violated('malformed', 'unknown row format');
 }
 
+/** A damaged row must not make a tree of four thousand million leaves. */
+function readLeafCount(reader: Reader): number {
+  const count = reader.u32();
+  if (count === 0 || count > TREE_LEAVES_MAX || (count & (count - 1)) !== 0) violated('malformed', 'tree size');
+  return count;
+}
+
 const STATUSES: readonly GroupStatus[] = ['active', 'removed', 'reinitialized'];
 
 function writeConfig(writer: Writer, config: GroupConfig): void {
@@ -285,7 +292,7 @@ function encodeCoreRow(state: GroupState): Uint8Array {
 
 function readCoreRow(reader: Reader): { core: GroupCore; leafCount: number } {
   readFormat(reader);
-  const leafCount = reader.u32();
+  const leafCount = readLeafCount(reader);
   return { leafCount, core: readCore(reader) };
 }
 
@@ -395,7 +402,7 @@ function readPastEpoch(reader: Reader): Omit<PastEpoch, 'secretTree'> & { secret
     endedAt: Number(reader.u64()),
     contextBytes: reader.opaque(),
     senderDataSecret: reader.opaque(),
-    secretTreeLeafCount: reader.u32(),
+    secretTreeLeafCount: readLeafCount(reader),
     ownLeaf: readLeafIndex(reader),
     replacedLeaves: new Map(reader.vector((r) => [r.u32(), r.optional(readLeafNode)] as const)),
   };
@@ -442,7 +449,7 @@ export function decodePendingCommit(_context: MlsContext, bytes: Uint8Array): Pe
       const core = readCore(reader);
       const encryptionSecret = reader.opaque();
       const changes: TreeChanges = {
-        leafCount: reader.u32(),
+        leafCount: readLeafCount(reader),
         leaves: new Map(reader.vector((r) => [r.u32(), r.optional(readLeafNode)] as const)),
         parents: new Map(reader.vector((r) => [r.u32(), r.optional(readParentNode)] as const)),
       };

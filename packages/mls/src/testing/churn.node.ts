@@ -9,17 +9,22 @@ import { decryptWithLabel, suiteOf } from '../cipher-suites.ts';
 import { decode } from '../codec.ts';
 import {
   createCommit,
+  createGroupInfo,
   createProposal,
   decodePendingCommit,
   diffRows,
+  encodeExternalJoins,
   encodePendingCommit,
   epochAuthenticator,
   exportRatchetTree,
   exportSecret,
+  type Extension,
+  ExtensionType,
   type GroupContext,
   type GroupState,
   groupContext,
   groupRows,
+  joinByExternalCommit,
   type KeyPackageBundle,
   memoryRows,
   mergePendingCommit,
@@ -36,6 +41,7 @@ import {
 import { encodeGroupContext } from '../key-schedule.ts';
 import { readMlsMessage } from '../structures.ts';
 import {
+  credential,
   groupOf,
   joined,
   keyPackageOf,
@@ -69,6 +75,7 @@ export interface ChurnReport {
   readonly races: number;
   readonly lockedOut: number;
   readonly pathsTried: number;
+  readonly externalJoins: number;
   readonly membersMax: number;
 }
 
@@ -77,11 +84,13 @@ export interface ChurnOptions {
   readonly steps: number;
   readonly membersMax: number;
   readonly suite?: number;
+  readonly onProgress?: (step: number, now: { readonly epochs: number; readonly members: number }) => void;
 }
 
-export function runChurn({ seed, steps, membersMax, suite = SUITE }: ChurnOptions): ChurnReport {
+export function runChurn({ seed, steps, membersMax, suite = SUITE, onProgress }: ChurnOptions): ChurnReport {
   const churn = new Churn(makeWorld(seed), membersMax, suite);
   for (let step = 0; step < steps; step++) {
+    onProgress?.(step, { epochs: churn.report.epochs, members: churn.size });
     try {
       churn.step();
     } catch (error) {
@@ -93,6 +102,11 @@ export function runChurn({ seed, steps, membersMax, suite = SUITE }: ChurnOption
 
 const PSK = new Uint8Array(32).fill(7);
 const PRIVATE_EXTENSION = 0xf123;
+const capabilities = { extensions: [PRIVATE_EXTENSION, ExtensionType.ExternalJoins] };
+const doorOpen: Extension = {
+  extensionType: ExtensionType.ExternalJoins,
+  extensionData: encodeExternalJoins({ commits: true, proposals: false }),
+};
 
 class Churn {
   readonly #world: World;
@@ -107,7 +121,16 @@ class Churn {
   #invited: { someone: Person; bundle: KeyPackageBundle }[] = [];
   #names = 0;
   #previousContext: GroupContext;
-  readonly #report = { epochs: 0, messages: 0, restarts: 0, races: 0, lockedOut: 0, pathsTried: 0, membersMax: 1 };
+  readonly #report = {
+    epochs: 0,
+    messages: 0,
+    restarts: 0,
+    races: 0,
+    lockedOut: 0,
+    pathsTried: 0,
+    externalJoins: 0,
+    membersMax: 1,
+  };
 
   constructor(world: World, membersMax: number, suite: number) {
     this.#world = world;
@@ -118,10 +141,15 @@ class Churn {
     const first = person(world, 'first', suite);
     const state = groupOf(world, first, {
       cipherSuite: suite,
-      capabilities: { extensions: [PRIVATE_EXTENSION] },
+      capabilities,
+      extensions: [doorOpen],
     });
     this.#previousContext = groupContext(state);
     this.#members = [this.#participant(first, state)];
+  }
+
+  get size(): number {
+    return this.#members.length;
   }
 
   get report(): ChurnReport {
@@ -130,7 +158,8 @@ class Churn {
 
   step(): void {
     if (this.#chance(2)) this.#talk();
-    this.#changeEpoch();
+    if (this.#chance(8)) this.#joinFromOutside();
+    else this.#changeEpoch();
     if (this.#chance(3)) this.#deliverLate();
     if (this.#chance(3)) this.#restart(this.#random.pick(this.#members));
   }
@@ -275,7 +304,7 @@ class Churn {
         stay.push(member);
         continue;
       }
-      if (this.#chance(8)) this.#restart(member);
+      if (this.#chance(Math.max(8, before.length))) this.#restart(member);
       const step: Extract<ProcessOutcome, { kind: 'commit' }> = processed(
         this.#context,
         member.state,
@@ -296,9 +325,43 @@ class Churn {
       stay.push(this.#participant(someone, joined(this.#context, outcome.welcome, bundle, outcome.ratchetTree)));
     }
     this.#invited = [];
+    this.#settle(stay, outcome.commit);
+  }
+
+  /** Someone new comes in by an external commit, or a member that lost its state replaces itself. */
+  #joinFromOutside(): void {
+    const before = this.#members;
+    const former = this.#chance(2) ? this.#random.pick(before) : undefined;
+    if (former === undefined && before.length >= this.#membersMax) return;
+    const witness = this.#random.pick(before);
+    const someone = former?.person ?? person(this.#world, `person ${this.#names++}`, this.#suite);
+    const outcome = joinByExternalCommit(this.#context, {
+      groupInfo: createGroupInfo(this.#context, witness.state),
+      credential: credential(someone.name),
+      signatureKeyPair: someone.signatureKeyPair,
+      capabilities,
+      ...(former && { replaces: ownLeafIndex(former.state) }),
+    });
+    assert.ok(outcome.kind === 'committed', outcome.kind);
+    this.#previousContext = groupContext(witness.state);
+    const stay: Participant[] = [];
+    for (const member of before) {
+      const step = processed(this.#context, member.state, outcome.commit, 'commit');
+      this.#enter(member, step.state);
+      if (step.effects.selfRemoved) this.#removed.push(member);
+      else stay.push(member);
+    }
+    stay.push(this.#participant(someone, outcome.state));
+    this.#invited = [];
+    this.#report.externalJoins++;
+    this.#settle(stay, outcome.commit);
+  }
+
+  /** After a commit: who is out stays out, and all others agree. */
+  #settle(stay: Participant[], message: Uint8Array): void {
     for (const removed of this.#removed) {
-      this.#assertLockedOut(removed, outcome.commit);
-      this.#assertNoPathSecret(removed, outcome.commit, groupContext(stay[0]!.state));
+      this.#assertLockedOut(removed, message);
+      this.#assertNoPathSecret(removed, message, groupContext(stay[0]!.state));
     }
     this.#removed = this.#removed.slice(-4);
     this.#members = stay;
@@ -311,12 +374,12 @@ class Churn {
     const [first, ...others] = this.#members.map(({ state }) => state);
     assert.ok(first);
     assert.equal(roster(first).length, this.#members.length);
-    const tree = exportRatchetTree(first);
+    const other = this.#random.pick(this.#members).state;
+    assert.deepEqual(exportRatchetTree(other), exportRatchetTree(first));
     const exported = exportSecret(this.#context, first, 'churn', new Uint8Array(3), 24);
     for (const state of others) {
       assert.deepEqual(groupContext(state), groupContext(first));
       assert.deepEqual(epochAuthenticator(state), epochAuthenticator(first));
-      assert.deepEqual(exportRatchetTree(state), tree);
       assert.deepEqual(exportSecret(this.#context, state, 'churn', new Uint8Array(3), 24), exported);
     }
     for (const { state } of this.#removed) {
@@ -353,7 +416,7 @@ class Churn {
             const someone = person(this.#world, `person ${this.#names++}`, this.#suite);
             const bundle = keyPackageOf(this.#world, someone, {
               cipherSuite: this.#suite,
-              capabilities: { extensions: [PRIVATE_EXTENSION] },
+              capabilities,
             });
             this.#invited.push({ someone, bundle });
             inputs.push({ kind: 'add', keyPackage: verified(this.#context, bundle.keyPackage) });
@@ -371,7 +434,7 @@ class Churn {
         case 4:
           inputs.push({
             kind: 'groupContextExtensions',
-            extensions: [{ extensionType: PRIVATE_EXTENSION, extensionData: this.#random.bytes(12) }],
+            extensions: [doorOpen, { extensionType: PRIVATE_EXTENSION, extensionData: this.#random.bytes(12) }],
           });
       }
     }

@@ -165,13 +165,14 @@ export function groupWith(
   world: World,
   names: readonly string[],
   more: Partial<CreateGroupParameters> = {},
+  member: Partial<KeyPackageParameters> = {},
 ): {
   people: Person[];
   states: GroupState[];
 } {
   const people = names.map((name) => person(world, name));
   const first = groupOf(world, people[0]!, more);
-  const bundles = people.slice(1).map((each) => keyPackageOf(world, each));
+  const bundles = people.slice(1).map((each) => keyPackageOf(world, each, member));
   if (bundles.length === 0) return { people, states: [first] };
   const outcome = commit(world.context, first, {
     proposals: bundles.map(({ keyPackage }) => ({ kind: 'add', keyPackage: verified(world.context, keyPackage) })),
