@@ -128,6 +128,7 @@ export function compareCheckpoints(
   b: Checkpoint,
   proof: readonly Uint8Array[],
 ): CheckpointConsistency {
+  if (a.origin !== b.origin) throw new Misuse('checkpoints of two logs cannot agree or disagree');
   const [older, newer] = a.size <= b.size ? [a, b] : [b, a];
   const emptyRoot = crypto.hash('sha256', new Uint8Array(0));
   if (older.size === newer.size || older.size === 0) {
@@ -226,7 +227,7 @@ function isNoteText(text: string): boolean {
 
 function isKeyName(name: string): boolean {
   // oxlint-disable-next-line no-control-regex -- as above
-  return name.length > 0 && name.length <= LOG_ORIGIN_CHARS_MAX && !/[\s+\u0000-\u001f]/u.test(name);
+  return name.length > 0 && name.length <= LOG_ORIGIN_CHARS_MAX && !/[\s+\u0000-\u001f\u0085]/u.test(name);
 }
 
 /** Standard base64 (RFC 4648 section 4), padded. */

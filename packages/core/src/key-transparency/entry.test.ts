@@ -31,7 +31,7 @@ const statement: AccountStatement = {
   version: 3,
   history: crypto.random(32),
   certificates: [alice.certificate(), alice.certificate()],
-  revocations: [crypto.random(40), crypto.random(300)],
+  revocations: [alice.revocation('identity'), alice.revocation('device')],
 };
 const expected = { origin: SERVER_ORIGIN, username: 'alice', version: 3 };
 const sign = (changes: Partial<AccountStatement> = {}) =>
@@ -83,6 +83,10 @@ test('a statement reads back and verifies, with its certificates', () => {
     outcome.certificates.map((one) => one.username),
     ['alice', 'alice'],
   );
+  assert.deepEqual(
+    outcome.revocations.map((one) => one.signer),
+    ['identity', 'device'],
+  );
   const gone = signAccountStatement(crypto, alice.identity.privateKey, {
     kind: 'deleted',
     origin: SERVER_ORIGIN,
@@ -123,6 +127,12 @@ test('a statement for anything but what is expected is refused', () => {
   const twice = alice.certificate();
   assert.equal(verify(sign({ certificates: [twice, twice] })).kind, 'invalid');
   assert.equal(verify(sign({ certificates: [crypto.random(100)] })).kind, 'invalid');
+  // Revocations by another identity, of a device that is still there, or none at all.
+  assert.equal(verify(sign({ revocations: [mallory.revocation('identity')] })).kind, 'invalid');
+  assert.equal(verify(sign({ revocations: [crypto.random(100)] })).kind, 'invalid');
+  const deviceId = crypto.random(16);
+  const still = { certificates: [alice.certificate(deviceId)], revocations: [alice.revocation('identity', deviceId)] };
+  assert.equal(verify(sign(still)).kind, 'invalid');
   // Signed by a key other than the one it names.
   const forged = signAccountStatement(crypto, mallory.identity.privateKey, statement);
   assert.equal(verify(forged).kind, 'invalid');
@@ -143,8 +153,8 @@ test('lengths in a statement that lie are refused, and what is too long is not s
   assert.equal(verify(most).kind, 'invalid');
   const one = alice.certificate();
   assert.throws(() => sign({ certificates: Array<Uint8Array>(17).fill(one) }), { name: 'Misuse' });
-  assert.throws(() => sign({ revocations: [new Uint8Array(2_000)] }), { name: 'Misuse' });
-  assert.throws(() => sign({ revocations: Array.from({ length: 60 }, () => new Uint8Array(1_000)) }), {
+  assert.throws(() => sign({ revocations: [new Uint8Array(513)] }), { name: 'Misuse' });
+  assert.throws(() => sign({ revocations: Array.from({ length: 80 }, () => new Uint8Array(500)) }), {
     name: 'Misuse',
   });
   assert.throws(() => sign({ version: -1 }), { name: 'Misuse' });

@@ -21,6 +21,8 @@ import type { VerifiedDeviceCertificate } from '../device-certificate.ts';
 import { Misuse } from '../errors.ts';
 import { IDENTITY_KEY_BYTES } from '../identity.ts';
 import { Label } from '../labels.ts';
+import { parseRevocation, REVOCATION_BYTES_MAX, verifyRevocation } from '../revocation.ts';
+import type { VerifiedRevocation } from '../revocation.ts';
 import { exactly, lengthPrefixedText, parseStatement, signStatement, verifyStatement } from '../statement.ts';
 import type { FieldReader, Unverified, Verified } from '../statement.ts';
 import { isUsername } from '../username.ts';
@@ -36,8 +38,6 @@ export const HISTORY_BYTES = 32;
 export const ACCOUNT_STATEMENT_BYTES_MAX = 28 * 1_024;
 /** Most device certificates in a statement. */
 export const STATEMENT_CERTIFICATES_MAX = 16;
-/** Longest revocation in a statement. */
-export const STATEMENT_REVOCATION_BYTES_MAX = 1_024;
 
 // Entries
 
@@ -192,7 +192,7 @@ export interface KeysStatement extends StatementHead {
   readonly kind: 'keys';
   /** Certificates of all current devices, at most 16, each of another device. */
   readonly certificates: readonly Uint8Array[];
-  /** Signed revocations of former devices; whoever needs them verifies each. */
+  /** Signed revocations of former devices; those whose certificates have long expired may be left out. */
   readonly revocations: readonly Uint8Array[];
 }
 
@@ -226,7 +226,7 @@ export function signAccountStatement(
         : concat(
             new Uint8Array([0]),
             encodeList(statement.certificates, STATEMENT_CERTIFICATES_MAX, CERTIFICATE_BYTES_MAX),
-            encodeList(statement.revocations, 255, STATEMENT_REVOCATION_BYTES_MAX),
+            encodeList(statement.revocations, 255, REVOCATION_BYTES_MAX),
           ),
     ),
   );
@@ -273,10 +273,11 @@ export type AccountStatementOutcome =
       readonly statement: VerifiedAccountStatement;
       /** The statement's certificates, verified under its identity key; none when deleted. Expiry is not checked. */
       readonly certificates: readonly VerifiedDeviceCertificate[];
+      readonly revocations: readonly VerifiedRevocation[];
     }
   | { readonly kind: 'invalid'; readonly reason: string };
 
-/** Checks the signature, the expectations and every certificate. The same answer for ever: no clock. */
+/** Checks the signature, the expectations, every certificate and revocation. The same answer for ever: no clock. */
 export function verifyAccountStatement(
   crypto: CryptoProvider,
   untrusted: UnverifiedAccountStatement,
@@ -299,23 +300,37 @@ export function verifyAccountStatement(
   const outcome = verifyStatement(crypto, claims.identityKey, untrusted);
   if (outcome.kind === 'invalid') return outcome;
   const { statement } = outcome;
+  if (statement.kind === 'deleted') return { kind: 'verified', statement, certificates: [], revocations: [] };
+  if (statement.certificates.length > STATEMENT_CERTIFICATES_MAX)
+    return invalid('the statement names too many devices');
+
+  const { origin, username, identityKey } = statement;
   const certificates: VerifiedDeviceCertificate[] = [];
   const deviceIds = new Set<string>();
-  if (statement.kind === 'keys') {
-    if (statement.certificates.length > STATEMENT_CERTIFICATES_MAX)
-      return invalid('the statement names too many devices');
-    const { origin, username, identityKey } = statement;
-    for (const bytes of statement.certificates) {
-      const parsed = parseDeviceCertificate(bytes);
-      if (parsed === undefined) return invalid('a certificate in the statement cannot be read');
-      const certificate = verifyDeviceCertificate(crypto, parsed, { origin, username, identityKey });
-      if (certificate.kind === 'invalid') return certificate;
-      deviceIds.add(encodeHex(certificate.statement.deviceId));
-      certificates.push(certificate.statement);
-    }
-    if (deviceIds.size !== certificates.length) return invalid('the statement names a device twice');
+  for (const bytes of statement.certificates) {
+    const parsed = parseDeviceCertificate(bytes);
+    if (parsed === undefined) return invalid('a certificate in the statement cannot be read');
+    const certificate = verifyDeviceCertificate(crypto, parsed, { origin, username, identityKey });
+    if (certificate.kind === 'invalid') return certificate;
+    deviceIds.add(encodeHex(certificate.statement.deviceId));
+    certificates.push(certificate.statement);
   }
-  return { kind: 'verified', statement, certificates };
+  if (deviceIds.size !== certificates.length) return invalid('the statement names a device twice');
+
+  const revocations: VerifiedRevocation[] = [];
+  for (const bytes of statement.revocations) {
+    const parsed = parseRevocation(bytes);
+    if (parsed === undefined) return invalid('a revocation in the statement cannot be read');
+    // Listing it, the identity key vouches for the device key even where that key signed for itself.
+    const { deviceKey } = parsed.claims;
+    const revocation = verifyRevocation(crypto, parsed, { origin, identityKey, deviceKey });
+    if (revocation.kind === 'invalid') return revocation;
+    if (deviceIds.has(encodeHex(revocation.statement.address.deviceId))) {
+      return invalid('the statement names a revoked device among the current ones');
+    }
+    revocations.push(revocation.statement);
+  }
+  return { kind: 'verified', statement, certificates, revocations };
 }
 
 function encodeList(items: readonly Uint8Array[], countMax: number, bytesMax: number): Uint8Array {

@@ -4,9 +4,9 @@ import { concat, encodeHex } from '@quicprochat/crypto';
 import { nodeCrypto as crypto } from '@quicprochat/crypto/node';
 import { openCheckpoint } from './checkpoint.ts';
 import type { Checkpoint } from './checkpoint.ts';
-import { encodeLogEntry, LOG_ENTRY_BYTES, logStart } from './entry.ts';
+import { encodeLogEntry, HISTORY_START, LOG_ENTRY_BYTES, logStart } from './entry.ts';
 import type { LogEntry } from './entry.ts';
-import { MIRROR_ENTRIES_MAX, LogMirror } from './mirror.ts';
+import { describeFinding, LogMirror, MIRROR_ENTRIES_MAX } from './mirror.ts';
 import type { AppendOutcome, Finding } from './mirror.ts';
 import { verifyResolve } from './proof.ts';
 import type { KeyTransparencyProofFields, ResolvedAccount } from './proof.ts';
@@ -33,6 +33,7 @@ const sync = (mirror: LogMirror, log: MemoryLog) => follow(mirror, log.checkpoin
 
 function findingOf(outcome: { readonly kind: string; readonly finding?: Finding }): Finding {
   assert.equal(outcome.kind, 'finding');
+  assert.match(describeFinding(outcome.finding!), /^[A-Z].*\.$/);
   return outcome.finding!;
 }
 
@@ -137,6 +138,49 @@ test('THREATS 21, split view: two checkpoints of one size beyond the mirror', ()
   assert.ok(finding.kind === 'split-view');
   assertSigned(log, finding.mine, finding.other);
   assert.equal(mirror.witness(log.checkpoint()).kind, 'behind');
+});
+
+test('THREATS 21, split view: a larger honest checkpoint does not make a lying one forgotten', () => {
+  const { log, mirror } = world();
+  const lying = log.fork();
+  new Person(crypto, 'mallory').publish(lying);
+  for (let i = 0; i < 40; i++) new Person(crypto, `person-${i}`).publish(log);
+  assert.equal(mirror.witness(lying.checkpoint()).kind, 'behind');
+  for (let size = lying.size + 1; size <= log.size; size++) {
+    assert.equal(mirror.witness(log.checkpoint(size)).kind, 'behind');
+  }
+  assert.equal(mirror.state().witnessed.length, 32);
+  assert.equal(findingOf(mirror.update(log.checkpoint(log.size - 1))).kind, 'stale-head');
+  const restored = LogMirror.restore(crypto, log.pinned, mirror.state())!;
+  for (const one of [mirror, restored]) {
+    const finding = findingOf(sync(one, log));
+    assert.ok(finding.kind === 'split-view');
+    assert.deepEqual(finding.other, lying.checkpointBytes());
+  }
+});
+
+test('checkpoints of another log are a mistake of the caller, not evidence', () => {
+  const { log, mirror } = world();
+  const other = { ...log.checkpoint(), origin: 'elsewhere' } as Checkpoint;
+  assert.throws(() => mirror.witness(other), { name: 'Misuse' });
+  assert.throws(() => mirror.update(other), { name: 'Misuse' });
+});
+
+test('THREATS 27: a flood of entries for one index costs no more than any others, and every account stays marked', () => {
+  const log = new MemoryLog(crypto);
+  const index = crypto.random(32);
+  const entry: LogEntry = { kind: 'keys', index, version: 0, commitment: crypto.random(32), day: DAY };
+  for (let i = 0; i < 5_000; i++) log.appendEntry(entry);
+  const carol = new Person(crypto, 'carol');
+  carol.publish(log);
+  log.publish('carol', 'keys', 0, carol.sign('keys', 0, HISTORY_START));
+  const mirror = new LogMirror(crypto, log.pinned);
+  const outcome = sync(mirror, log);
+  assert.ok(outcome.kind === 'complete');
+  assert.equal(outcome.findings.length, 1_000);
+  assert.equal(mirror.indexFindings.length, 1_000);
+  assert.equal(mirror.checkOwn(index, []).length, 1_000);
+  assert.equal(findingOf(mirror.checkResolved(resolve(log, 'carol'), mirror.size)).kind, 'version-twice');
 });
 
 test('THREATS 21, split view: a resolve under another view, and a head that rewrites the past', () => {
@@ -339,14 +383,14 @@ test('what is stored is restored, and damage of it is noticed', () => {
   const { pinned } = log;
   const state = mirror.state();
   const empty = new Uint8Array(0);
-  assert.equal(LogMirror.restore(crypto, pinned, { head: empty, witnessed: empty, entries: empty })?.size, 0);
+  assert.equal(LogMirror.restore(crypto, pinned, { head: empty, witnessed: [], entries: empty })?.size, 0);
   const damaged = [
     { ...state, head: empty },
     { ...state, head: state.head.with(5, 0x41) },
     { ...state, entries: state.entries.with(100, state.entries[100]! ^ 1) },
     { ...state, entries: state.entries.subarray(LOG_ENTRY_BYTES) },
     { ...state, entries: empty },
-    { ...state, witnessed: new Uint8Array(3) },
+    { ...state, witnessed: [new Uint8Array(3)] },
   ];
   for (const one of damaged) assert.equal(LogMirror.restore(crypto, pinned, one), undefined);
   assert.equal(LogMirror.restore(crypto, { ...pinned, origin: 'elsewhere' }, state), undefined);

@@ -12,7 +12,7 @@
  * Findings about the whole log leave the mirror where it was; findings about one index are recorded with the entries,
  * which the log did sign. Entries of 73 bytes are kept as they are, and twice 32 bytes of hashes each in memory.
  */
-import { encodeHex, equal } from '@quicprochat/crypto';
+import { equal } from '@quicprochat/crypto';
 import type { CryptoProvider } from '@quicprochat/crypto';
 import { Misuse } from '../errors.ts';
 import { openCheckpoint } from './checkpoint.ts';
@@ -33,6 +33,10 @@ import type { ResolvedAccount } from './proof.ts';
 
 /** Most entries a client mirrors: 73 MB. A larger log needs another way to prove what is newest. */
 export const MIRROR_ENTRIES_MAX = 1_000_000;
+/** Most checkpoints beyond the mirror that are remembered until it gets there. */
+const WITNESSED_MAX = 32;
+/** Most findings that are listed; every index that has one is marked all the same. */
+const FINDINGS_MAX = 1_000;
 
 /** What a lying or broken log was caught at. Byte strings named after checkpoints are signed notes, evidence as it is. */
 export type Finding =
@@ -81,8 +85,8 @@ export interface IndexFinding {
 export interface MirrorState {
   /** The checkpoint the entries add up to; empty before the first. */
   readonly head: Uint8Array;
-  /** The largest checkpoint seen beyond it; empty if none. */
-  readonly witnessed: Uint8Array;
+  /** Checkpoints seen beyond it, at most 32. */
+  readonly witnessed: readonly Uint8Array[];
   /** 73 bytes each. They only ever grow at the end: a store may keep `entriesSince` as rows and join them. */
   readonly entries: Uint8Array;
 }
@@ -136,7 +140,8 @@ export class LogMirror {
   readonly #indexFindings: IndexFinding[] = [];
   #frontier: Frontier = EMPTY_FRONTIER;
   #head: Checkpoint | undefined;
-  #witnessed: Checkpoint | undefined;
+  /** All beyond the head, by size. */
+  #witnessed: readonly Checkpoint[] = [];
 
   /** An empty mirror of a log. */
   constructor(crypto: CryptoProvider, log: PinnedLog) {
@@ -165,8 +170,8 @@ export class LogMirror {
     } else if (state.entries.length > 0) {
       return undefined;
     }
-    if (state.witnessed.length > 0) {
-      const witnessed = openCheckpoint(crypto, state.witnessed, log);
+    for (const bytes of state.witnessed) {
+      const witnessed = openCheckpoint(crypto, bytes, log);
       if (witnessed.kind === 'invalid' || mirror.witness(witnessed.checkpoint).kind === 'finding') return undefined;
     }
     return mirror;
@@ -176,7 +181,7 @@ export class LogMirror {
   state(): MirrorState {
     return {
       head: this.#head?.bytes ?? new Uint8Array(0),
-      witnessed: this.#witnessed?.bytes ?? new Uint8Array(0),
+      witnessed: this.#witnessed.map((one) => one.bytes),
       entries: this.entriesSince(0),
     };
   }
@@ -196,7 +201,7 @@ export class LogMirror {
     return this.#head;
   }
 
-  /** Everything found about single indexes so far. */
+  /** What was found about single indexes so far, the first 1,000. */
   get indexFindings(): readonly IndexFinding[] {
     return this.#indexFindings;
   }
@@ -212,7 +217,7 @@ export class LogMirror {
 
   /** All entries of an index, oldest first. */
   entriesOf(index: Uint8Array): { readonly position: number; readonly entry: LogEntry }[] {
-    const positions = this.#indexes.get(encodeHex(index))?.positions ?? [];
+    const positions = this.#indexes.get(keyOf(index))?.positions ?? [];
     return positions.map((position) => ({ position, entry: this.entryAt(position)! }));
   }
 
@@ -230,19 +235,23 @@ export class LogMirror {
 
   /** Compares a checkpoint from anywhere (a contact's commit, a Resolve) with one's own view. */
   witness(checkpoint: Checkpoint): WitnessOutcome {
+    this.#mustBeOfThisLog(checkpoint);
     if (checkpoint.size <= this.size) {
       const myRoot = this.rootAt(checkpoint.size);
       if (equal(myRoot, checkpoint.root)) return { kind: 'consistent' };
       const mine = this.#head?.bytes ?? new Uint8Array(0);
       return { kind: 'finding', finding: { kind: 'split-view', mine, other: checkpoint.bytes, myRoot } };
     }
-    const seen = this.#witnessed;
-    if (seen?.size === checkpoint.size && !equal(seen.root, checkpoint.root)) {
-      const finding = { kind: 'split-view', mine: seen.bytes, other: checkpoint.bytes, myRoot: seen.root } as const;
+    const same = this.#witnessed.find((one) => one.size === checkpoint.size);
+    if (same !== undefined && !equal(same.root, checkpoint.root)) {
+      const finding = { kind: 'split-view', mine: same.bytes, other: checkpoint.bytes, myRoot: same.root } as const;
       return { kind: 'finding', finding };
     }
-    // One is enough: a smaller one witnessed before is either a beginning of it or shows when the mirror gets there.
-    if (seen === undefined || seen.size < checkpoint.size) this.#witnessed = checkpoint;
+    if (same === undefined) {
+      const all = [...this.#witnessed, checkpoint].toSorted((a, b) => a.size - b.size);
+      // The smallest come due first and the largest says how far there is to go: one in between is left out.
+      this.#witnessed = all.length > WITNESSED_MAX ? all.toSpliced(-2, 1) : all;
+    }
     return { kind: 'behind', size: checkpoint.size };
   }
 
@@ -252,12 +261,14 @@ export class LogMirror {
    */
   update(head: Checkpoint): UpdateStart {
     const finding = (value: Finding): UpdateStart => ({ kind: 'finding', finding: value });
+    this.#mustBeOfThisLog(head);
     const known = this.#head;
     if (known !== undefined && head.size < known.size) {
       return finding({ kind: 'rollback', known: known.bytes, offered: head.bytes });
     }
-    if (this.#witnessed !== undefined && head.size < this.#witnessed.size) {
-      return finding({ kind: 'stale-head', witnessed: this.#witnessed.bytes, offered: head.bytes });
+    const farthest = this.#witnessed.at(-1);
+    if (farthest !== undefined && head.size < farthest.size) {
+      return finding({ kind: 'stale-head', witnessed: farthest.bytes, offered: head.bytes });
     }
     if (head.size > MIRROR_ENTRIES_MAX) return { kind: 'too-large', size: head.size };
     if (head.size === this.size) {
@@ -283,21 +294,24 @@ export class LogMirror {
     this.#hashes.push(staged.hashes);
     const previous = this.#frontier;
     this.#frontier = staged.frontier;
-    const seen = this.#witnessed;
-    if (seen !== undefined && seen.size <= head.size) {
+    // No head is taken that is smaller than what was witnessed, so every one of them is due now.
+    for (const seen of this.#witnessed) {
       const myRoot = this.rootAt(seen.size);
-      if (!equal(myRoot, seen.root)) {
-        this.#entries.truncate(entryCount);
-        this.#hashes.truncate(hashCount);
-        this.#frontier = previous;
-        return { kind: 'split-view', mine: head.bytes, other: seen.bytes, myRoot };
-      }
-      this.#witnessed = undefined;
+      if (equal(myRoot, seen.root)) continue;
+      this.#entries.truncate(entryCount);
+      this.#hashes.truncate(hashCount);
+      this.#frontier = previous;
+      return { kind: 'split-view', mine: head.bytes, other: seen.bytes, myRoot };
     }
+    this.#witnessed = [];
     for (const [index, record] of staged.records) this.#indexes.set(index, record);
-    this.#indexFindings.push(...staged.findings);
+    this.#indexFindings.push(...staged.findings.slice(0, FINDINGS_MAX - this.#indexFindings.length));
     this.#head = head;
     return undefined;
+  }
+
+  #mustBeOfThisLog(checkpoint: Checkpoint): void {
+    if (checkpoint.origin !== this.#log.origin) throw new Misuse('the checkpoint is of another log');
   }
 
   /**
@@ -314,7 +328,7 @@ export class LogMirror {
     const witnessed = this.witness(checkpoint);
     if (witnessed.kind !== 'consistent') return witnessed;
 
-    const broken = this.#indexFindings.find((one) => equal(one.entry.index, index));
+    const broken = this.#indexes.get(keyOf(index))?.broken;
     if (broken !== undefined) return finding(broken);
     const entries = this.entriesOf(index);
     const shown = entries.filter((one) => one.position < checkpoint.size);
@@ -339,6 +353,7 @@ export class LogMirror {
   /**
    * Compares one's own index with the entries one made: every one of them, by whichever device. A device that has not
    * made them all resolves itself instead: `checkResolved` then checks the identity key's word for the whole history.
+   * At most 1,000 findings.
    */
   checkOwn(index: Uint8Array, made: readonly OwnEntry[]): Finding[] {
     const findings: Finding[] = [];
@@ -355,21 +370,28 @@ export class LogMirror {
         findings.push({ kind: 'own-entry-missing', version: one.version, head: this.#head.bytes });
       }
     }
-    return findings;
+    return findings.slice(0, FINDINGS_MAX);
   }
 }
 
 interface IndexRecord {
-  readonly positions: readonly number[];
-  readonly nextVersion: number;
-  readonly deleted: boolean;
+  readonly positions: number[];
+  nextVersion: number;
+  deleted: boolean;
+  /** The first thing found wrong with it. */
+  broken: IndexFinding | undefined;
+}
+
+/** A map's key for an index. */
+function keyOf(index: Uint8Array): string {
+  return String.fromCharCode(...index);
 }
 
 interface MirrorBase {
   readonly crypto: CryptoProvider;
   readonly log: PinnedLog;
   readonly frontier: Frontier;
-  readonly record: (index: string) => IndexRecord | undefined;
+  readonly record: (key: string) => Readonly<IndexRecord> | undefined;
 }
 
 interface Staged {
@@ -452,20 +474,73 @@ export class MirrorUpdate {
   }
 
   #record(position: number, entry: LogEntry): void {
-    const key = encodeHex(entry.index);
-    const known = this.#records.get(key) ?? this.#base.record(key);
-    const before = known?.positions.at(-1);
-    const expected = known?.nextVersion ?? 0;
-    const found = (kind: IndexFinding['kind']) => this.#findings.push({ kind, position, entry, before });
-    if (entry.kind === 'start' && position > 0) found('second-start');
-    else if (known?.deleted) found('after-deletion');
-    else if (entry.version < expected) found('version-twice');
-    else if (entry.version > expected) found('version-skipped');
-    this.#records.set(key, {
-      positions: [...(known?.positions ?? []), position],
-      nextVersion: Math.max(expected, entry.version + 1),
-      deleted: known?.deleted === true || entry.kind === 'deleted',
-    });
+    const key = keyOf(entry.index);
+    let record = this.#records.get(key);
+    if (record === undefined) {
+      const known = this.#base.record(key);
+      record = {
+        positions: [...(known?.positions ?? [])],
+        nextVersion: known?.nextVersion ?? 0,
+        deleted: known?.deleted ?? false,
+        broken: known?.broken,
+      };
+      this.#records.set(key, record);
+    }
+    const wrong = whatIsWrong(record, position, entry);
+    if (wrong !== undefined) {
+      const finding: IndexFinding = { kind: wrong, position, entry, before: record.positions.at(-1) };
+      record.broken ??= finding;
+      if (this.#findings.length < FINDINGS_MAX) this.#findings.push(finding);
+    }
+    record.positions.push(position);
+    record.nextVersion = Math.max(record.nextVersion, entry.version + 1);
+    record.deleted ||= entry.kind === 'deleted';
+  }
+}
+
+/** The rules of an index: versions 0, 1, 2 …, nothing after deletion, and one start of the log. */
+function whatIsWrong(
+  known: Readonly<IndexRecord>,
+  position: number,
+  entry: LogEntry,
+): IndexFinding['kind'] | undefined {
+  if (entry.kind === 'start' && position > 0) return 'second-start';
+  if (known.deleted) return 'after-deletion';
+  if (entry.version < known.nextVersion) return 'version-twice';
+  return entry.version > known.nextVersion ? 'version-skipped' : undefined;
+}
+
+/** A finding in one sentence, without user data, fit for a log and for the user. */
+export function describeFinding(finding: Finding): string {
+  switch (finding.kind) {
+    case 'split-view':
+      return 'The log shows different entries to different people: two checkpoints that it signed contradict each other.';
+    case 'rollback':
+      return 'The log offers fewer entries than it had before.';
+    case 'stale-head':
+      return 'The log withholds entries that it has already shown to others.';
+    case 'root-mismatch':
+      return 'The entries handed out do not add up to the checkpoint that the log signed.';
+    case 'foreign-log':
+      return 'The entries handed out are not those of the log that is pinned for this server.';
+    case 'malformed-entry':
+      return `Entry ${finding.position} of the log cannot be read.`;
+    case 'version-twice':
+      return `Entry ${finding.position} of the log repeats a version of the same account.`;
+    case 'version-skipped':
+      return `Entry ${finding.position} of the log skips a version of its account.`;
+    case 'after-deletion':
+      return `Entry ${finding.position} of the log revives an account that was deleted.`;
+    case 'second-start':
+      return `Entry ${finding.position} of the log begins it a second time.`;
+    case 'stale-resolve':
+      return `The server gave entry ${finding.resolved} for an account although entry ${finding.newest} is newer.`;
+    case 'unvouched-history':
+      return `Before entry ${finding.position}, the log has an entry that the account's identity key does not vouch for.`;
+    case 'unexpected-own-entry':
+      return `Entry ${finding.position} of the log is about this account, but was not made by it.`;
+    case 'own-entry-missing':
+      return `Version ${finding.version} of this account's entries is missing from the log.`;
   }
 }
 

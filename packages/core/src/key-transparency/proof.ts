@@ -12,6 +12,7 @@
  */
 import type { CryptoProvider } from '@quicprochat/crypto';
 import type { VerifiedDeviceCertificate } from '../device-certificate.ts';
+import type { VerifiedRevocation } from '../revocation.ts';
 import { openCheckpoint } from './checkpoint.ts';
 import type { Checkpoint } from './checkpoint.ts';
 import {
@@ -55,8 +56,10 @@ export interface ResolvedAccount {
   readonly position: number;
   readonly entry: LogEntry;
   readonly statement: VerifiedAccountStatement;
-  /** Verified under the statement's identity key; expiry and revocation are for the caller to check. */
+  /** Verified under the statement's identity key; expiry is for the caller to check. None when deleted. */
   readonly certificates: readonly VerifiedDeviceCertificate[];
+  /** Of devices that are not among the certificates. */
+  readonly revocations: readonly VerifiedRevocation[];
   readonly checkpoint: Checkpoint;
 }
 
@@ -97,7 +100,7 @@ export function verifyResolve(
     ...(identityKey === undefined ? {} : { identityKey }),
   });
   if (stated.kind === 'invalid') return refused('statement', stated.reason);
-  const { statement, certificates } = stated;
+  const { statement, certificates, revocations } = stated;
 
   const commitment = computeCommitment(crypto, { opening, username, version, statement: statement.bytes });
   const entry: LogEntry = { kind: statement.kind, index, version, commitment, day };
@@ -110,7 +113,7 @@ export function verifyResolve(
   };
   if (!verifyInclusion(crypto, claim, fields.inclusion)) return refused('inclusion', 'the entry is not in the log');
 
-  const account = { username, index, version, position, entry, statement, certificates, checkpoint };
+  const account = { username, index, version, position, entry, statement, certificates, revocations, checkpoint };
   return { kind: 'verified', account: account as unknown as ResolvedAccount };
 }
 

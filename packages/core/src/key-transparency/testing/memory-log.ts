@@ -7,6 +7,7 @@ import { SignatureSchemeId } from '@quicprochat/crypto';
 import type { CryptoProvider, KeyPair } from '@quicprochat/crypto';
 import { CERTIFICATE_LIFETIME_SECS, signDeviceCertificate } from '../../device-certificate.ts';
 import { generateSigningKey } from '../../identity.ts';
+import { signRevocation } from '../../revocation.ts';
 import { logOriginOf, openCheckpoint, signCheckpoint } from '../checkpoint.ts';
 import type { Checkpoint } from '../checkpoint.ts';
 import {
@@ -179,17 +180,29 @@ export class Person {
     this.identity = generateSigningKey(crypto);
   }
 
-  certificate(): Uint8Array {
+  certificate(deviceId = this.crypto.random(16)): Uint8Array {
     return signDeviceCertificate(this.crypto, this.identity.privateKey, {
       origin: SERVER_ORIGIN,
       username: this.username,
       identityKey: this.identity.publicKey,
-      deviceId: this.crypto.random(16),
+      deviceId,
       deviceKey: generateSigningKey(this.crypto).publicKey,
       manager: true,
       serial: 1n,
       notBeforeSecs: NOW_SECS,
       notAfterSecs: NOW_SECS + CERTIFICATE_LIFETIME_SECS,
+    });
+  }
+
+  /** Of a former device of hers. */
+  revocation(signer: 'identity' | 'device', deviceId = this.crypto.random(16)): Uint8Array {
+    const device = generateSigningKey(this.crypto);
+    return signRevocation(this.crypto, signer === 'identity' ? this.identity.privateKey : device.privateKey, {
+      origin: SERVER_ORIGIN,
+      address: { identityKey: this.identity.publicKey, deviceId },
+      deviceKey: device.publicKey,
+      signer,
+      revokedAtSecs: NOW_SECS,
     });
   }
 
