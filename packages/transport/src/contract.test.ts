@@ -336,6 +336,18 @@ for (const binding of [
     });
 
     describe('errors', () => {
+      test('THREATS 27: two million fields in one request are not decoded', async () => {
+        const { connection } = await world(binding, []);
+        const raw = new RawStream(connection);
+        raw.request(
+          large.id,
+          1,
+          new Uint8Array(4 * MIB).map((_, i) => (i % 2 === 0 ? 0x0a : 0)),
+        );
+        assert.equal((await raw.response()).status, Status.INVALID_ARGUMENT);
+        connection.close(CloseCode.none, '');
+      });
+
       test('an RpcError of a handler arrives as it is; anything else as `internal`, without detail', async () => {
         let error: unknown;
         const faults: unknown[] = [];

@@ -27,6 +27,7 @@ import {
   type TransportStream,
 } from './connection.ts';
 import { RpcError, statusName } from './errors.ts';
+import { fieldsWithin } from './field-count.ts';
 import {
   CANCEL_METHOD_ID,
   FrameDecoder,
@@ -597,10 +598,13 @@ class Call<S> implements CallContext<S> {
   }
 
   #handle(payload: Uint8Array): unknown {
-    let request: Message;
+    let request: Message | undefined;
     try {
-      request = fromBinary(this.method.input, payload);
+      if (fieldsWithin(this.method.input, payload)) request = fromBinary(this.method.input, payload);
     } catch {
+      // Answered below.
+    }
+    if (request === undefined) {
       throw new RpcError(Status.INVALID_ARGUMENT, 'the request is not what its method expects');
     }
     return this.#route.run(this, request);
