@@ -159,6 +159,18 @@ test('THREATS 21, split view: a larger honest checkpoint does not make a lying o
   }
 });
 
+test('a log of nothing has one root, and a checkpoint that says otherwise is evidence by itself', () => {
+  const { log } = world();
+  const mirror = new LogMirror(crypto, log.pinned);
+  const nothing = { ...log.checkpoint(), size: 0, root: crypto.hash('sha256', new Uint8Array(0)) } as Checkpoint;
+  assert.deepEqual(mirror.witness(nothing), { kind: 'consistent' });
+  assert.deepEqual(mirror.update(nothing), { kind: 'current' });
+  const wrong = { ...nothing, root: crypto.random(32) } as Checkpoint;
+  assert.equal(findingOf(new LogMirror(crypto, log.pinned).witness(wrong)).kind, 'root-mismatch');
+  assert.equal(findingOf(mirror.update(wrong)).kind, 'split-view');
+  assert.equal(sync(mirror, log).kind, 'complete');
+});
+
 test('checkpoints of another log are a mistake of the caller, not evidence', () => {
   const { log, mirror } = world();
   const other = { ...log.checkpoint(), origin: 'elsewhere' } as Checkpoint;

@@ -239,8 +239,11 @@ export class LogMirror {
     if (checkpoint.size <= this.size) {
       const myRoot = this.rootAt(checkpoint.size);
       if (equal(myRoot, checkpoint.root)) return { kind: 'consistent' };
-      const mine = this.#head?.bytes ?? new Uint8Array(0);
-      return { kind: 'finding', finding: { kind: 'split-view', mine, other: checkpoint.bytes, myRoot } };
+      const finding: Finding =
+        this.#head === undefined
+          ? { kind: 'root-mismatch', head: checkpoint.bytes, computedRoot: myRoot }
+          : { kind: 'split-view', mine: this.#head.bytes, other: checkpoint.bytes, myRoot };
+      return { kind: 'finding', finding };
     }
     const same = this.#witnessed.find((one) => one.size === checkpoint.size);
     if (same !== undefined && !equal(same.root, checkpoint.root)) {
