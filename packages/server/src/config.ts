@@ -85,6 +85,10 @@ const limitsSchema = z.strictObject({
     'unused KeyPackages of a device and suite',
   ),
   rosterDevices: whole(2, 60_000, DEFAULT_STORE_LIMITS.rosterDevices).describe('devices of a channel'),
+  blobQuotaBytes: whole(0, 2 ** 50, DEFAULT_STORE_LIMITS.blobQuotaBytes).describe('bytes of files of an account'),
+  blobTtlSecs: whole(3_600, 3_650 * DAY_SECS, DEFAULT_STORE_LIMITS.blobTtlMs / 1000).describe(
+    'how long a file is kept',
+  ),
   ttlDefaultSecs: whole(60, 90 * DAY_SECS, DEFAULT_STORE_LIMITS.ttlDefaultMs / 1000).describe(
     'how long an envelope waits unless its sender says otherwise',
   ),
@@ -267,8 +271,13 @@ function nest(entries: readonly (readonly [string, unknown])[]): Record<string, 
 
 /** The store's bounds as configured. */
 export function storeLimitsOf({ limits }: ServerConfig): StoreLimits {
-  const { ttlDefaultSecs, ttlMaxSecs, ...others } = limits;
-  return { ...DEFAULT_STORE_LIMITS, ...others, ttlDefaultMs: ttlDefaultSecs * 1000, ttlMaxMs: ttlMaxSecs * 1000 };
+  const { ttlDefaultSecs, ttlMaxSecs, blobTtlSecs, ...others } = limits;
+  const times = {
+    ttlDefaultMs: ttlDefaultSecs * 1000,
+    ttlMaxMs: ttlMaxSecs * 1000,
+    blobTtlMs: blobTtlSecs * 1000,
+  };
+  return { ...DEFAULT_STORE_LIMITS, ...others, ...times };
 }
 
 /** The rates as configured; a burst grows and shrinks with its rate. */

@@ -4,6 +4,7 @@
  */
 import type { CryptoProvider, KeyPair } from '@quicprochat/crypto';
 import type { Clock, ServerConnection } from '@quicprochat/transport';
+import type { Blobs } from './blobs.ts';
 import type { LiveDevices } from './live-devices.ts';
 import type { InboxPump } from './inbox-pump.ts';
 import type { PushNotifiers, PushWakeUps } from './push-notifier.ts';
@@ -45,6 +46,7 @@ export interface ServerContext {
   /** Identity keys in hex. */
   readonly admins: ReadonlySet<string>;
   readonly readTurns: ReadTurns;
+  readonly blobs: Blobs;
   readonly live: LiveDevices;
   /** By the name a device gives with its token. */
   readonly notifiers: PushNotifiers;

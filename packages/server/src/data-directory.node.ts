@@ -3,6 +3,7 @@
  * alone gives nothing to guess passwords against (PROTOCOL 3), and are on disk before the first use of their values.
  *
  *   qpc.db              the store
+ *   blobs               encrypted files, by the hash of their ciphertext
  *   opaque-setup        OPAQUE server setup: losing it voids every password
  *   receipt-key         Ed25519 key of delivery receipts
  *   cert.pem cert.der   what clients trust, when made here; key.pem its private key

@@ -9,6 +9,8 @@ import { opaqueLoginStart } from './handlers/auth/opaque-login-start.ts';
 import { opaqueRegisterFinish } from './handlers/auth/opaque-register-finish.ts';
 import { opaqueRegisterStart } from './handlers/auth/opaque-register-start.ts';
 import { resumeSession } from './handlers/auth/resume-session.ts';
+import { downloadBlob } from './handlers/blob/download-blob.ts';
+import { uploadBlob } from './handlers/blob/upload-blob.ts';
 import { createChannel } from './handlers/channel/create-channel.ts';
 import { deleteAccount } from './handlers/common/delete-account.ts';
 import { ack } from './handlers/delivery/ack.ts';
@@ -73,6 +75,8 @@ const MAKERS: readonly RouteMaker[] = [
   updateGroupMetadata,
   listGroupMembers,
   rotateKeys,
+  uploadBlob,
+  downloadBlob,
   reportMessage,
   banUser,
   unbanUser,

@@ -13,6 +13,8 @@ import { ConnectError, systemClock } from '@quicprochat/transport';
 import type { Connection, Listener } from '@quicprochat/transport';
 import { listenQuic } from '@quicprochat/transport/quic';
 import packageJson from '../package.json' with { type: 'json' };
+import { openBlobFiles } from './blob-files.node.ts';
+import type { BlobFiles } from './blobs.ts';
 import { rateSettingsOf, storeLimitsOf } from './config.ts';
 import type { ServerConfig } from './config.ts';
 import type { Log, ServerClock } from './context.ts';
@@ -79,6 +81,7 @@ export async function startServer(config: ServerConfig, surroundings: ServerSurr
     const failure = new Promise<Error>((resolve) => {
       failed = resolve;
     });
+    const blobFiles = await blobFilesIn(directory);
     // The origin may depend on the port, so the first connections wait until there is a server for them.
     const early: Connection[] = [];
     let accept = (connection: Connection): void => void early.push(connection);
@@ -95,6 +98,7 @@ export async function startServer(config: ServerConfig, surroundings: ServerSurr
       receiptPrivateKey,
       storeLimits,
       rates: rateSettingsOf(config),
+      blobFiles,
       ...(config.admins === undefined ? {} : { admins: config.admins }),
       notifiers: new Map([['webhook', createWebhookNotifier({ allowPrivate: config.pushPrivate })]]),
     });
@@ -241,6 +245,17 @@ async function openStore(config: ServerConfig, directory: DataDirectory, limits:
     });
   } finally {
     key?.fill(0);
+  }
+}
+
+async function blobFilesIn(directory: DataDirectory): Promise<BlobFiles> {
+  const folder = directory.file('blobs');
+  try {
+    return await openBlobFiles(folder);
+  } catch (error) {
+    throw new StartupError('data', `${folder} cannot be used: ${reasonOf(error)}`, 'Check its owner and mode.', {
+      cause: error,
+    });
   }
 }
 

@@ -9,6 +9,8 @@ import type { CryptoProvider } from '@quicprochat/crypto';
 import { PushEvent, ServerNoticeEventSchema } from '@quicprochat/proto';
 import { RpcServer } from '@quicprochat/transport';
 import type { Connection, ServerLimits } from '@quicprochat/transport';
+import { Blobs } from './blobs.ts';
+import type { BlobFiles } from './blobs.ts';
 import { newConnectionState } from './context.ts';
 import type { ConnectionState, Log, ServerClock, ServerContext } from './context.ts';
 import { authorize } from './handler.ts';
@@ -36,6 +38,7 @@ export interface ServerParts {
   readonly receiptPrivateKey: Uint8Array;
   readonly storeLimits: StoreLimits;
   readonly rates: RateSettings;
+  readonly blobFiles: BlobFiles;
   /** Identity keys of administrators, 64 hex digits each; default: none. */
   readonly admins?: readonly string[];
   /** By kind; default: none. */
@@ -83,6 +86,7 @@ export function createServer(parts: ServerParts): QuicprochatServer {
     rates: new RateLimits(clock, parts.rates),
     readTurns: new ReadTurns(),
     admins: new Set(parts.admins),
+    blobs: new Blobs({ crypto, store, log, files: parts.blobFiles, uploadTtlMs: parts.storeLimits.uploadTtlMs }),
     live,
     notifiers,
     wakeUps,
@@ -149,6 +153,7 @@ function purgeRegularly(server: ServerContext): () => void {
         server.live.wake(outcome.wake);
         if (stopped || !outcome.more) break;
       }
+      if (!stopped) await server.blobs.collect(clock.wallMs());
     } catch (error) {
       log.warn({ err: error }, 'expired rows could not be removed; trying again later');
     }

@@ -180,6 +180,10 @@ export function createReads(db: Database) {
   const reportsAfter = raw<[number, number], readonly [number, Uint8Array, Uint8Array, number]>(
     'SELECT id, report, conversation, received_at FROM report WHERE id > ? ORDER BY id LIMIT ?',
   );
+  const blobSize = pluck<[Uint8Array], number>('SELECT size FROM blob WHERE hash = ?');
+  const unownedBlobs = pluck<[], Uint8Array>(
+    'SELECT hash FROM blob b WHERE NOT EXISTS (SELECT 1 FROM blob_owner o WHERE o.blob = b.id) LIMIT 100',
+  );
   const pushTokenOf = raw<[number], readonly [string, string]>('SELECT kind, token FROM push_token WHERE device = ?');
 
   const ping = pluck<[], number>('SELECT 1 FROM sqlite_schema LIMIT 1');
@@ -338,6 +342,13 @@ export function createReads(db: Database) {
       const ban = findBan(address.identityKey, nowMs);
       return ban === undefined ? { kind: 'good' } : { kind: 'banned', ban };
     },
+
+    findBlob: (blobId: Uint8Array): { readonly sizeBytes: number } | undefined => {
+      const sizeBytes = blobSize.get(blobId);
+      return sizeBytes === undefined ? undefined : { sizeBytes };
+    },
+
+    listUnownedBlobs: (): readonly Uint8Array[] => unownedBlobs.all(),
 
     listBans: (page: { afterIdentityKey: Uint8Array | undefined; limit: number; nowMs: number }): readonly Ban[] =>
       bansAfter.all(page.nowMs, page.afterIdentityKey ?? new Uint8Array(0), page.limit).map(toBan),

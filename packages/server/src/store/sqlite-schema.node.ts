@@ -241,4 +241,31 @@ export const MIGRATIONS: readonly string[] = [
     until INTEGER
   ) STRICT, WITHOUT ROWID;
   `,
+  `
+  -- Complete blobs; their bytes are files beside the database. A blob lives as long as somebody owns it.
+  CREATE TABLE blob (
+    id INTEGER PRIMARY KEY,
+    hash BLOB NOT NULL UNIQUE CHECK (length(hash) = 32),
+    size INTEGER NOT NULL
+  ) STRICT;
+
+  CREATE TABLE blob_owner (
+    account INTEGER NOT NULL REFERENCES account,
+    blob INTEGER NOT NULL REFERENCES blob,
+    expires_at INTEGER NOT NULL,
+    PRIMARY KEY (account, blob)
+  ) STRICT, WITHOUT ROWID;
+  CREATE INDEX blob_owner_blob ON blob_owner (blob);
+  CREATE INDEX blob_owner_expires ON blob_owner (expires_at);
+
+  -- Unfinished ones. How far they are, their files say.
+  CREATE TABLE upload (
+    account INTEGER NOT NULL REFERENCES account,
+    hash BLOB NOT NULL CHECK (length(hash) = 32),
+    size INTEGER NOT NULL,
+    touched_at INTEGER NOT NULL,
+    PRIMARY KEY (account, hash)
+  ) STRICT, WITHOUT ROWID;
+  CREATE INDEX upload_touched ON upload (touched_at);
+  `,
 ];

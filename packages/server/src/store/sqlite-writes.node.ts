@@ -9,6 +9,8 @@ import {
   type Ack,
   type Address,
   type Ban,
+  type BeginUploadOutcome,
+  type BlobUpload,
   type CreateAccountOutcome,
   type CreateDirectOutcome,
   type CreateGroupOutcome,
@@ -185,6 +187,31 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
   const countReports = pluck<[], number>('SELECT count(*) FROM report');
   const insertReport = run<[Uint8Array, Uint8Array, number]>(
     'INSERT INTO report (report, conversation, received_at) VALUES (?, ?, ?)',
+  );
+
+  // ---- blobs
+
+  const blobByHash = raw<[Uint8Array], readonly [number, number]>('SELECT id, size FROM blob WHERE hash = ?');
+  const insertBlob = run<[Uint8Array, number]>('INSERT INTO blob (hash, size) VALUES (?, ?)');
+  const deleteUnownedBlob = run<[number]>(
+    'DELETE FROM blob WHERE id = ? AND NOT EXISTS (SELECT 1 FROM blob_owner WHERE blob = blob.id)',
+  );
+  const ownBlob = run<[number, number, number]>(
+    `INSERT INTO blob_owner (account, blob, expires_at) VALUES (?, ?, ?)
+     ON CONFLICT DO UPDATE SET expires_at = excluded.expires_at`,
+  );
+  const ownsBlob = pluck<[number, number], number>('SELECT 1 FROM blob_owner WHERE account = ? AND blob = ?');
+  const disownBlobs = run<[number]>('DELETE FROM blob_owner WHERE account = ?');
+  const uploadSize = pluck<[number, Uint8Array], number>('SELECT size FROM upload WHERE account = ? AND hash = ?');
+  const putUpload = run<[number, Uint8Array, number, number]>(
+    `INSERT INTO upload (account, hash, size, touched_at) VALUES (?, ?, ?, ?)
+     ON CONFLICT DO UPDATE SET size = excluded.size, touched_at = excluded.touched_at`,
+  );
+  const deleteUpload = run<[number, Uint8Array]>('DELETE FROM upload WHERE account = ? AND hash = ?');
+  const deleteUploads = run<[number]>('DELETE FROM upload WHERE account = ?');
+  const blobBytesOf = pluck<[number, number, Uint8Array], number>(
+    `SELECT (SELECT coalesce(sum(b.size), 0) FROM blob_owner o JOIN blob b ON b.id = o.blob WHERE o.account = ?)
+       + (SELECT coalesce(sum(size), 0) FROM upload WHERE account = ? AND hash <> ?)`,
   );
 
   const endAccount = run<[number, number]>(
@@ -697,6 +724,8 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
   const purgeDedup = run<[number, number]>('DELETE FROM dedup WHERE bucket < ? LIMIT ?');
 
   const purgeBans = run<[number, number]>('DELETE FROM ban WHERE until <= ? LIMIT ?');
+  const purgeOwners = run<[number, number]>('DELETE FROM blob_owner WHERE expires_at <= ? LIMIT ?');
+  const purgeUploads = run<[number, number]>('DELETE FROM upload WHERE touched_at <= ? LIMIT ?');
   const purgeReports = run<[number, number]>('DELETE FROM report WHERE received_at <= ? LIMIT ?');
 
   function purge(input: { nowMs: number }): PurgeOutcome {
@@ -719,6 +748,8 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
       () => purgeSessions.run(nowMs, left).changes,
       () => purgeBans.run(nowMs, left).changes,
       () => purgeReports.run(nowMs - limits.reportTtlMs, left).changes,
+      () => purgeOwners.run(nowMs, left).changes,
+      () => purgeUploads.run(nowMs - limits.uploadTtlMs, left).changes,
       () => purgeReplays.run(nowMs, left).changes,
       () => purgeKeyPackages.run(nowMs, left).changes,
       () => purgeDedup.run(bucketOf(nowMs) - limits.dedupWindowMs, left).changes,
@@ -775,6 +806,8 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
       stripDevices.run(account);
       leaveGroupAdmins.run(identityKey);
       deleteBan.run(identityKey);
+      disownBlobs.run(account);
+      deleteUploads.run(account);
       endAccount.run(nowMs, account);
       return { kind: 'deleted', devices: devices.map(({ address }) => address) };
     },
@@ -806,6 +839,42 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
       if (countReports.get()! >= limits.reports) return { kind: 'full' };
       insertReport.run(report.report, report.conversationId, report.receivedAtMs);
       return { kind: 'stored' };
+    },
+
+    beginUpload: (upload: BlobUpload): BeginUploadOutcome => {
+      const { blobId, sizeBytes, nowMs } = upload;
+      const account = accountByIdentity.get(upload.identityKey);
+      if (account === undefined) return { kind: 'unknown_account' };
+      const [blob, size] = blobByHash.get(blobId) ?? [];
+      if (size !== undefined && size !== sizeBytes) return { kind: 'wrong_size' };
+      const isMine = blob !== undefined && ownsBlob.get(account, blob) !== undefined;
+      const maxBytes = limits.blobQuotaBytes;
+      if (!isMine && blobBytesOf.get(account, account, blobId)! + sizeBytes > maxBytes) {
+        return { kind: 'over_quota', maxBytes };
+      }
+      if (blob !== undefined) {
+        ownBlob.run(account, blob, nowMs + limits.blobTtlMs);
+        deleteUpload.run(account, blobId);
+        return { kind: 'complete' };
+      }
+      const before = uploadSize.get(account, blobId);
+      putUpload.run(account, blobId, sizeBytes, nowMs);
+      return { kind: 'open', restarted: before !== undefined && before !== sizeBytes };
+    },
+
+    completeUpload: (upload: BlobUpload): void => {
+      const { blobId, sizeBytes, nowMs } = upload;
+      const account = accountByIdentity.get(upload.identityKey);
+      const blob = blobByHash.get(blobId)?.[0] ?? rowid(insertBlob.run(blobId, sizeBytes));
+      // Without its account nobody owns it, and it is collected.
+      if (account === undefined) return;
+      ownBlob.run(account, blob, nowMs + limits.blobTtlMs);
+      deleteUpload.run(account, blobId);
+    },
+
+    forgetBlob: (blobId: Uint8Array): boolean => {
+      const blob = blobByHash.get(blobId)?.[0];
+      return blob === undefined || deleteUnownedBlob.run(blob).changes > 0;
     },
 
     emptyInboxes: (): boolean => emptyInboxes(ACK_ROWS) === ACK_ROWS,

@@ -28,6 +28,8 @@ import {
   type Account,
   type Address,
   type Ban,
+  type BeginUploadOutcome,
+  type BlobUpload,
   type ChannelInfo,
   type CreateAccountOutcome,
   type CreateDirectOutcome,
@@ -368,6 +370,26 @@ class SqliteStore implements Store {
     const outcome = await this.#write('submitCommit', commit, context);
     if (outcome.kind !== 'accepted') return outcome;
     return { ...outcome, wake: outcome.repeated ? [] : woken(outcome.results) };
+  }
+
+  beginUpload(upload: BlobUpload, context?: WriteContext): Promise<BeginUploadOutcome> {
+    return this.#write('beginUpload', upload, context);
+  }
+
+  completeUpload(upload: BlobUpload, context?: WriteContext): Promise<void> {
+    return this.#write('completeUpload', upload, context);
+  }
+
+  findBlob(blobId: Uint8Array): Promise<{ readonly sizeBytes: number } | undefined> {
+    return this.#read('findBlob', blobId);
+  }
+
+  listUnownedBlobs(): Promise<readonly Uint8Array[]> {
+    return this.#read('listUnownedBlobs');
+  }
+
+  forgetBlob(blobId: Uint8Array): Promise<boolean> {
+    return this.#write('forgetBlob', blobId);
   }
 
   purge(nowMs: number): Promise<PurgeOutcome> {

@@ -9,6 +9,7 @@ import { logHashGenesis, logHashNext, rosterHash } from '@quicprochat/core';
 import { nodeCrypto } from '@quicprochat/crypto/node';
 import {
   type Address,
+  type BlobUpload,
   type Enqueue,
   type InboxRow,
   type KeyPackageUpload,
@@ -159,6 +160,7 @@ export function storeContract(name: string, open: OpenStore): void {
     channels(open);
     metadata(open);
     moderation(open);
+    blobs(open);
     commitLog(open);
     housekeeping(open);
   });
@@ -1078,6 +1080,67 @@ function moderation(open: OpenStore): void {
       assert.equal((await store.purge(NOW + 90 * DAY)).removed, 3);
       assert.deepEqual(await store.addReport(report(1)), { kind: 'stored' });
       assert.deepEqual(await ids(0), [4], 'numbers are never used again');
+    });
+  });
+}
+
+function blobs(open: OpenStore): void {
+  suite('blobs', open, { blobQuotaBytes: 1_000 }, (use) => {
+    const upload = (of: Address, sizeBytes: number, more: Partial<BlobUpload> = {}) => ({
+      identityKey: of.identityKey,
+      blobId: fresh(32),
+      sizeBytes,
+      nowMs: NOW,
+      ...more,
+    });
+
+    test('a blob is found once it is complete, is shared, and goes when nobody owns it any more', async () => {
+      const store = await use();
+      const [alice, bob] = [await register(store, 'alice'), await register(store, 'bob')];
+      const first = upload(alice, 600);
+      const { blobId } = first;
+      assert.deepEqual(await store.beginUpload(first), { kind: 'open', restarted: false });
+      assert.deepEqual(await store.beginUpload({ ...first, sizeBytes: 500 }), { kind: 'open', restarted: true });
+      assert.deepEqual(await store.beginUpload(first), { kind: 'open', restarted: true });
+      assert.equal(await store.findBlob(blobId), undefined);
+      await store.completeUpload(first);
+      await store.completeUpload(first);
+      assert.deepEqual(await store.findBlob(blobId), { sizeBytes: 600 });
+      assert.deepEqual(await store.beginUpload(first), { kind: 'complete' });
+      const second = upload(bob, 600, { blobId, nowMs: NOW + DAY });
+      assert.deepEqual(await store.beginUpload({ ...second, sizeBytes: 601 }), { kind: 'wrong_size' });
+      assert.deepEqual(await store.beginUpload(second), { kind: 'complete' });
+
+      assert.equal(await store.forgetBlob(blobId), false);
+      assert.equal((await store.purge(NOW + 90 * DAY)).removed, 1);
+      assert.deepEqual(await store.listUnownedBlobs(), []);
+      assert.equal((await store.purge(NOW + 91 * DAY)).removed, 1);
+      assert.deepEqual((await store.listUnownedBlobs()).map(hex), [hex(blobId)]);
+      assert.equal(await store.forgetBlob(blobId), true);
+      assert.equal(await store.findBlob(blobId), undefined);
+      assert.equal(await store.forgetBlob(blobId), true, 'an unknown one may go as well');
+    });
+
+    test('the quota counts what is begun; a day without a chunk, or the account’s end, gives it back', async () => {
+      const store = await use();
+      const alice = await register(store, 'alice.quota');
+      const begin = async (sizeBytes: number, more: Partial<BlobUpload> = {}) =>
+        (await store.beginUpload(upload(alice, sizeBytes, more))).kind;
+      const large = upload(alice, 700);
+      await store.beginUpload(large);
+      await store.completeUpload(large);
+      const blobId = fresh(32);
+      assert.equal(await begin(300, { blobId }), 'open');
+      assert.equal(await begin(300, { blobId }), 'open', 'the same one counts once');
+      assert.deepEqual(await store.beginUpload(upload(alice, 1)), { kind: 'over_quota', maxBytes: 1_000 });
+      assert.equal((await store.purge(NOW + DAY)).removed, 1);
+      assert.equal(await begin(300), 'open');
+      await store.deleteAccount({ identityKey: alice.identityKey, nowMs: NOW });
+      assert.equal(await begin(1), 'unknown_account');
+      assert.deepEqual((await store.listUnownedBlobs()).map(hex), [hex(large.blobId)]);
+      const late = upload(alice, 5);
+      await store.completeUpload(late);
+      assert.equal((await store.listUnownedBlobs()).length, 2);
     });
   });
 }

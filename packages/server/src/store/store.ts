@@ -502,6 +502,27 @@ export type SubmitCommitOutcome =
         | 'welcome_not_on_roster';
     };
 
+// ---- blobs --------------------------------------------------------------------------------------------------------
+
+/** One account's transfer of one blob. The bytes are not the store's business. */
+export interface BlobUpload {
+  readonly identityKey: Uint8Array;
+  /** SHA-256 of all bytes. */
+  readonly blobId: Uint8Array;
+  readonly sizeBytes: number;
+  readonly nowMs: number;
+}
+
+export type BeginUploadOutcome =
+  /** Somebody has uploaded it before: it is the caller's now, too. */
+  | { readonly kind: 'complete' }
+  /** `restarted`: it was begun with another size, and what is there of it is worth nothing. */
+  | { readonly kind: 'open'; readonly restarted: boolean }
+  | { readonly kind: 'over_quota'; readonly maxBytes: number }
+  /** The blob has another size. */
+  | { readonly kind: 'wrong_size' }
+  | { readonly kind: 'unknown_account' };
+
 // ---- housekeeping -------------------------------------------------------------------------------------------------
 
 export interface PurgeOutcome {
@@ -556,6 +577,12 @@ export interface StoreLimits {
   readonly commitTtlMs: number;
   /** How long a message id is remembered, at least. */
   readonly dedupWindowMs: number;
+  /** Bytes of blobs an account may have at once, unfinished ones included. */
+  readonly blobQuotaBytes: number;
+  /** How long a blob is kept after its last upload by an account. */
+  readonly blobTtlMs: number;
+  /** How long an unfinished upload is kept after its last chunk. */
+  readonly uploadTtlMs: number;
   /** How long the previous send token stays valid. */
   readonly sendTokenGraceMs: number;
   readonly purgeRows: number;
@@ -580,6 +607,9 @@ export const DEFAULT_STORE_LIMITS: StoreLimits = {
   ttlMaxMs: 90 * DAY_MS,
   commitTtlMs: 90 * DAY_MS,
   dedupWindowMs: DAY_MS,
+  blobQuotaBytes: 1024 * 1024 * 1024,
+  blobTtlMs: 90 * DAY_MS,
+  uploadTtlMs: DAY_MS,
   sendTokenGraceMs: 300_000,
   purgeRows: 500,
   pendingWrites: 16_384,
@@ -732,6 +762,17 @@ export interface Store {
 
   // The commit log.
   submitCommit(commit: SubmitCommit, context?: WriteContext): Promise<SubmitCommitOutcome>;
+
+  // Blobs.
+  /** Before every chunk; counts the whole size against the account's quota. */
+  beginUpload(upload: BlobUpload, context?: WriteContext): Promise<BeginUploadOutcome>;
+  /** Its bytes are on disk under their name. */
+  completeUpload(upload: BlobUpload, context?: WriteContext): Promise<void>;
+  findBlob(blobId: Uint8Array): Promise<{ readonly sizeBytes: number } | undefined>;
+  /** Blobs nobody owns any more, at most 100. */
+  listUnownedBlobs(): Promise<readonly Uint8Array[]>;
+  /** Forgets a blob if nobody owns it; answers whether that was so, or it was unknown: its file may go. */
+  forgetBlob(blobId: Uint8Array): Promise<boolean>;
 
   // Housekeeping.
   /** One transaction of at most `purgeRows` rows: expired envelopes (each leaves a gap), sessions, memories, packages. */

@@ -23,6 +23,7 @@ import { EnvelopesEventSchema, InboxGapEventSchema, PushEvent } from '@quicproch
 import type { Envelope, InboxGap, SignedRequest } from '@quicprochat/proto';
 import { memoryPair, methods, RpcClient, systemClock } from '@quicprochat/transport';
 import type { CallOptions, MemoryConnection, MethodDescriptor } from '@quicprochat/transport';
+import { openBlobFiles } from '../blob-files.node.ts';
 import type { Log, ServerClock } from '../context.ts';
 import type { PushNotifiers } from '../push-notifier.ts';
 import { DEFAULT_RATES } from '../rate-limits.ts';
@@ -201,11 +202,16 @@ export class World {
       opaqueSetup: opaqueCreateSetup(),
       receiptPrivateKey: generateSigningKey(nodeCrypto).privateKey,
       storeLimits: { ...DEFAULT_STORE_LIMITS, ...options.limits },
+      blobFiles: await openBlobFiles(path.join(folder, 'blobs')),
       rates: { ...NO_RATES, ...options.rates },
       ...(options.admins === undefined ? {} : { admins: options.admins }),
       ...(options.notifiers === undefined ? {} : { notifiers: options.notifiers }),
     });
     return new World(store, server, clock, log, folder);
+  }
+
+  get blobFolder(): string {
+    return path.join(this.#folder, 'blobs');
   }
 
   connect(): TestConnection {

@@ -1,5 +1,6 @@
 import { StoreState } from '@quicprochat/proto';
 import { methods } from '@quicprochat/transport';
+import { BLOB_BYTES_MAX } from '../../blobs.ts';
 import type { ServerContext } from '../../context.ts';
 import { handler } from '../../handler.ts';
 import type { RouteMaker } from '../../handler.ts';
@@ -34,6 +35,7 @@ export const health: RouteMaker = (server) => {
         ttlMaxSecs: Math.floor(storeLimits.ttlMaxMs / 1000),
         keyPackagesMax: storeLimits.keyPackagesPerSuite,
         devicesMax: storeLimits.devicesPerAccount,
+        blobBytesMax: BigInt(BLOB_BYTES_MAX),
         sealedSender: true,
       },
       timeMs: BigInt(nowMs),
