@@ -1,6 +1,11 @@
 // CPU time as the clock of what runs in this process: it counts every thread (the garbage collector's and the thread
 // pool's too, where WebCrypto works) and does not count what else the machine is doing.
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { median } from './result.ts';
+
+setFlagsFromString('--expose-gc');
+const gc = runInNewContext('gc') as (options: { readonly type: 'minor' | 'major' }) => void;
 
 /** CPU milliseconds, user and system, of all threads of this process while `work` runs. */
 export async function cpuMs(work: () => unknown): Promise<number> {
@@ -15,7 +20,10 @@ export async function cpuRate(operations: number, work: () => unknown): Promise<
   return operations / ((await cpuMs(work)) / 1000);
 }
 
-/** Takes samples of several contenders turn and turn about, after some rounds to warm up; the median of each. */
+/**
+ * Takes samples of several contenders turn and turn about, after some rounds to warm up; the median of each. Everyone
+ * starts without the garbage of the one before; samples have to be long enough to pay for some of their own.
+ */
 export async function inTurns<K extends string>(
   rounds: number,
   contenders: Readonly<Record<K, () => Promise<number>>>,
@@ -25,6 +33,8 @@ export async function inTurns<K extends string>(
   const warmUp = warmUpRounds(rounds);
   for (let round = 0; round < warmUp + rounds; round += 1) {
     for (const name of names) {
+      // Only the young: a forced collection of everything throws compiled code away too.
+      gc({ type: 'minor' });
       const sample = await contenders[name]();
       if (round >= warmUp) samples.get(name)?.push(sample);
     }

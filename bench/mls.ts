@@ -47,7 +47,7 @@ interface Scale {
   readonly joins: number;
 }
 
-const FULL: Scale = { rounds: 25, messages: 400, peerMessages: 60, commits: 15, joins: 5 };
+const FULL: Scale = { rounds: 9, messages: 2500, peerMessages: 300, commits: 15, joins: 5 };
 const QUICK: Scale = { rounds: 1, messages: 200, peerMessages: 40, commits: 1, joins: 1 };
 
 export async function* mlsBench({ quick }: BenchOptions): AsyncGenerator<BenchResult> {
