@@ -16,6 +16,9 @@ import type { StoredConversation } from './store/index.ts';
 import type { InviteResult } from './types.ts';
 import { nameOf } from './views.ts';
 
+/** The server answers a few at once faster than one after the other, and more would crowd out everything else. */
+const LOOK_UPS_AT_ONCE = 16;
+
 /** Adds several accounts in one commit; in more when it would be too large. */
 export async function invite(
   engine: Engine,
@@ -26,7 +29,8 @@ export async function invite(
   const suite = conversation.suite ?? groupView(state).cipherSuite;
   const failed: { username: string; code: string; reason: string; error: ClientError }[] = [];
   const targets: AddTarget[] = [];
-  for (const username of new Set(usernames.map(canonicalUsername))) {
+  const names = [...new Set(usernames.map(canonicalUsername))];
+  const lookUp = async (username: string): Promise<void> => {
     try {
       const { account } = await resolveUser(engine, username);
       if (identityLeaves(activeGroup(engine, channelId).state, account.identityKey).length > 0) {
@@ -38,6 +42,9 @@ export async function invite(
       if (failure.kind === 'cannot-connect' || failure.kind === 'bug') throw failure;
       failed.push({ username, code: failure.code, reason: failure.message, error: failure });
     }
+  };
+  for (let start = 0; start < names.length; start += LOOK_UPS_AT_ONCE) {
+    await Promise.all(names.slice(start, start + LOOK_UPS_AT_ONCE).map(lookUp));
   }
   const addsMax = isPostQuantum(suite) ? ADDS_MAX_POST_QUANTUM : ADDS_MAX_CLASSICAL;
   const added = new Set<string>();

@@ -73,16 +73,20 @@ export async function fetchHybridKeys(
         .slice(start, start + HYBRID_KEYS_PER_CALL)
         .map(({ identityKey, deviceId }) => ({ identityKey, deviceId })),
     });
+    const verified: VerifiedDeviceKey[] = [];
     for (const entry of answer.keys) {
       try {
-        const { address, hybridKey } = verifyHybridKeyAnswer(engine, entry);
-        const key = encodeHex(encodeAddress(address));
-        if (wanted.has(key)) keys.set(key, hybridKey);
+        const deviceKey = verifyHybridKeyAnswer(engine, entry);
+        const key = encodeHex(encodeAddress(deviceKey.address));
+        if (!wanted.has(key)) continue;
+        keys.set(key, deviceKey.hybridKey);
+        verified.push(deviceKey);
       } catch (error) {
         if (!(error instanceof ClientError)) throw error;
         engine.ports.log.warn('a hybrid key was refused', { reason: error.code });
       }
     }
+    rememberDevices(engine, verified);
   }
   return keys;
 }
@@ -135,11 +139,9 @@ export async function resolve(engine: Engine, username: string): Promise<Contact
 export async function checkKey(engine: Engine, username: string): Promise<KeyCheck> {
   const { account, pin } = await resolveUser(engine, username);
   const answer = await engine.server.call(methods.keys.fetchHybridKey, { identityKey: account.identityKey });
-  const found = new Map<string, VerifiedHybridKey>();
-  for (const entry of answer.keys) {
-    const { address, hybridKey } = verifyHybridKeyAnswer(engine, entry);
-    found.set(encodeHex(address.deviceId), hybridKey);
-  }
+  const verified = answer.keys.map((entry) => verifyHybridKeyAnswer(engine, entry));
+  rememberDevices(engine, verified);
+  const found = new Map(verified.map(({ address, hybridKey }) => [encodeHex(address.deviceId), hybridKey]));
   return {
     contact: contactOf(account, pin),
     devices: account.devices.map((device) => {
@@ -190,11 +192,14 @@ function pinsOf(engine: Engine, identityKey: Uint8Array, pinned: Uint8Array | un
   };
 }
 
-/** IK → certificate → hybrid key, for one device of whoever; what is newer than known is remembered for pinned accounts. */
-function verifyHybridKeyAnswer(
-  engine: Engine,
-  entry: DeviceHybridKey,
-): { readonly address: DeviceAddress; readonly hybridKey: VerifiedHybridKey } {
+interface VerifiedDeviceKey {
+  readonly address: DeviceAddress;
+  readonly certificate: VerifiedDeviceCertificate;
+  readonly hybridKey: VerifiedHybridKey;
+}
+
+/** IK → certificate → hybrid key, for one device of whoever. */
+function verifyHybridKeyAnswer(engine: Engine, entry: DeviceHybridKey): VerifiedDeviceKey {
   const { crypto } = engine;
   const { address, deviceCertificate } = entry;
   const parsed = parseDeviceCertificate(deviceCertificate);
@@ -216,13 +221,24 @@ function verifyHybridKeyAnswer(
   const certificate = outcome.statement;
   const pins = pinsOf(engine, address.identityKey, undefined);
   const hybridKey = verifyDeviceHybridKey(crypto, engine.nowSecs(), certificate, entry, pins);
-  if (engine.store.contacts.byIdentity(address.identityKey) !== undefined) {
-    engine.change(() => saveDevice(engine, certificate, hybridKey));
-  }
   return {
     address: { identityKey: certificate.identityKey, deviceId: certificate.deviceId },
+    certificate,
     hybridKey,
   };
+}
+
+/** What is newer than known is remembered for pinned accounts, so that nothing older is believed later. */
+function rememberDevices(engine: Engine, verified: readonly VerifiedDeviceKey[]): void {
+  const { contacts } = engine.store;
+  const news = verified.filter(({ address, hybridKey }) => {
+    if (contacts.byIdentity(address.identityKey) === undefined) return false;
+    return contacts.device(address.identityKey, address.deviceId)?.hybridKey?.serial !== hybridKey.serial;
+  });
+  if (news.length === 0) return;
+  engine.change(() => {
+    for (const { certificate, hybridKey } of news) saveDevice(engine, certificate, hybridKey);
+  });
 }
 
 function saveDevice(

@@ -3,6 +3,7 @@
 // carries a secret; text that came from a server has lost its control characters.
 
 import { isQpcError } from '@quicprochat/core';
+import { MlsStateError } from '@quicprochat/mls';
 import { LocalStateError } from './store/local-state-error.ts';
 
 /**
@@ -106,6 +107,12 @@ export function toClientError(error: unknown): ClientError {
   if (error instanceof ClientError) return error;
   if (error instanceof LocalStateError) {
     return new ClientError('local-state', error.code, error.message, { hint: error.hint, cause: error });
+  }
+  if (error instanceof MlsStateError) {
+    return new ClientError('local-state', 'profile-damaged', 'the state of a conversation is damaged in this profile', {
+      hint: 'Keep a copy of the profile; its other conversations and all history stay readable.',
+      cause: error,
+    });
   }
   if (isQpcError(error)) return new ClientError('bug', 'bug', error.message, { hint: error.hint, cause: error });
   return new ClientError('bug', 'bug', 'an unexpected fault in the client', { cause: error });
