@@ -131,6 +131,9 @@ test('lines of other keys are ignored, a bad line of the known key spoils the no
   assert.equal(open(text + forged).kind, 'invalid');
   assert.equal(open(text + witnessLine.repeat(15)).kind, 'verified');
   assert.equal(open(text + witnessLine.repeat(16)).kind, 'invalid');
+  const big = `— witness ${Buffer.alloc(1_200, 1).toString('base64')}\n`;
+  assert.equal(open(text + big.repeat(2)).kind, 'verified');
+  assert.equal(open(text + big.repeat(3)).kind, 'invalid');
   for (const line of ['no dash\n', '— name\n', '— name AAAA\n', '— name AAAAAAA= more\n', '— a+b AAAAAAA=\n', '\n']) {
     assert.equal(open(text + line).kind, 'invalid', line);
   }

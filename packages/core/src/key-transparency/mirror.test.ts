@@ -125,6 +125,7 @@ test('THREATS 21, split view: what a contact has seen does not fit, in the past,
   assert.ok(future.kind === 'split-view');
   assertSigned(log, future.mine, future.other);
   assert.equal(mirror.size, before, 'the mirror stays where it was');
+  assert.equal(mirror.latest(log.indexOf('person-0')), undefined);
   assert.deepEqual(mirror.rootAt(before), log.checkpoint(before).root);
 });
 
@@ -238,7 +239,9 @@ test('THREATS 21, stale head: a client kept in the past learns it from a contact
   const finding = findingOf(mirror.update(frozen));
   assert.ok(finding.kind === 'stale-head');
   assertSigned(log, finding.witnessed, finding.offered);
+  assert.equal(mirror.state().witnessed.length, 1);
   assert.equal(sync(mirror, log).kind, 'complete');
+  assert.equal(mirror.state().witnessed.length, 0);
 });
 
 test('THREATS 21, stale head: a resolve under a checkpoint older than what was known when asking', () => {
@@ -329,6 +332,13 @@ test('a version twice, a version skipped, a second start: found, recorded, and s
       assert.equal(findingOf(mirror.checkResolved(resolve(log, 'carol'), mirror.size)).kind, kind);
     }
     assert.deepEqual(mirror.checkResolved(resolve(log, 'alice'), mirror.size), { kind: 'current' });
+    // It stays marked when the account goes on in good order.
+    const next = mirror.latest(log.indexOf('carol'))!.entry.version + 1;
+    log.publish('carol', 'keys', next, carol.sign('keys', next, crypto.random(32)));
+    assert.deepEqual(sync(mirror, log), { kind: 'complete', findings: [] });
+    if (kind !== 'second-start') {
+      assert.equal(findingOf(mirror.checkResolved(resolve(log, 'carol'), mirror.size)).kind, kind);
+    }
     const restored = LogMirror.restore(crypto, log.pinned, mirror.state());
     assert.deepEqual(restored?.indexFindings, mirror.indexFindings);
   }

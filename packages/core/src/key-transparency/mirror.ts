@@ -224,13 +224,13 @@ export class LogMirror {
   /** The root of the log as it was at a size that is mirrored. */
   rootAt(size: number): Uint8Array {
     if (size > this.size) throw new Misuse('the mirror does not reach that far');
+    return this.#rootFrom(size, (position) => this.#hashes.at(position));
+  }
+
+  #rootFrom(size: number, hashAt: (position: number) => Uint8Array): Uint8Array {
     if (size === 0) return rootHash(this.#crypto, EMPTY_FRONTIER);
     const plan = planRoot(size);
-    return assembleProof(
-      this.#crypto,
-      plan,
-      plan.positions.map((position) => this.#hashes.at(position)),
-    )[0]!;
+    return assembleProof(this.#crypto, plan, plan.positions.map(hashAt))[0]!;
   }
 
   /** Compares a checkpoint from anywhere (a contact's commit, a Resolve) with one's own view. */
@@ -291,22 +291,16 @@ export class LogMirror {
 
   #complete(head: Checkpoint, staged: Staged): Finding | undefined {
     if (this.size !== staged.from) throw new Misuse('another update of this mirror was completed first');
-    const entryCount = this.#entries.length;
-    const hashCount = this.#hashes.length;
-    this.#entries.push(staged.entries);
-    this.#hashes.push(staged.hashes);
-    const previous = this.#frontier;
-    this.#frontier = staged.frontier;
     // No head is taken that is smaller than what was witnessed, so every one of them is due now.
+    const known = this.#hashes.length;
     for (const seen of this.#witnessed) {
-      const myRoot = this.rootAt(seen.size);
-      if (equal(myRoot, seen.root)) continue;
-      this.#entries.truncate(entryCount);
-      this.#hashes.truncate(hashCount);
-      this.#frontier = previous;
-      return { kind: 'split-view', mine: head.bytes, other: seen.bytes, myRoot };
+      const myRoot = this.#rootFrom(seen.size, (at) => (at < known ? this.#hashes.at(at) : staged.hashes[at - known]!));
+      if (!equal(myRoot, seen.root)) return { kind: 'split-view', mine: head.bytes, other: seen.bytes, myRoot };
     }
     this.#witnessed = [];
+    this.#entries.push(staged.entries);
+    this.#hashes.push(staged.hashes);
+    this.#frontier = staged.frontier;
     for (const [index, record] of staged.records) this.#indexes.set(index, record);
     this.#indexFindings.push(...staged.findings.slice(0, FINDINGS_MAX - this.#indexFindings.length));
     this.#head = head;
@@ -577,9 +571,5 @@ class ByteList {
 
   slice(from: number, to: number): Uint8Array {
     return this.#bytes.slice(from * this.#width, to * this.#width);
-  }
-
-  truncate(length: number): void {
-    this.#length = length;
   }
 }

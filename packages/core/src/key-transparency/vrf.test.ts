@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { ristretto255, ristretto255_hasher } from '@noble/curves/ed25519.js';
 import { concat, decodeHex, encodeHex, encodeUtf8 } from '@quicprochat/crypto';
 import { nobleCrypto } from '@quicprochat/crypto/noble';
 import { nodeCrypto } from '@quicprochat/crypto/node';
@@ -69,6 +70,18 @@ test('every changed byte, every other length and every other encoding of a proof
   }
   assert.equal(carry, 0);
   assert.equal(vrfVerify(crypto, PK, alpha, wrapped), undefined);
+});
+
+test('the key of which everyone knows the private half is refused, although its proofs add up', () => {
+  const alpha = bytes(vector.alpha);
+  const hash = (...parts: Uint8Array[]) =>
+    crypto.hash('sha512', concat(new Uint8Array([0xff]), encodeUtf8('c2sp.org/vrf-r255'), ...parts));
+  const h = ristretto255_hasher.deriveToCurve!(hash(new Uint8Array([0x82]), IDENTITY, alpha));
+  const [u, v] = [ristretto255.Point.BASE.multiply(5n), h.multiply(5n)];
+  const parts = [IDENTITY, h.toBytes(), IDENTITY, u.toBytes(), v.toBytes(), new Uint8Array(1)];
+  const c = hash(new Uint8Array([0x02]), ...parts).subarray(0, 16);
+  const s = new Uint8Array(32).with(0, 5);
+  assert.equal(vrfVerify(crypto, IDENTITY, alpha, concat(IDENTITY, c, s)), undefined);
 });
 
 test('degenerate keys and proofs are refused, not fallen over', () => {
