@@ -41,6 +41,7 @@ export {
 } from './leaf-node.ts';
 export { createProposal, dropExpiredEpochs, processMessage, protectApplication } from './process-message.ts';
 export { decodePendingCommit, diffRows, encodePendingCommit, groupRows, memoryRows, restoreGroup } from './rows.ts';
+export { type SqlDatabase, type SqlRows, sqlRows, type SqlStatement } from './sql-rows.ts';
 export { encodeExternalJoins, encodeExternalSenders, encodeRequiredCapabilities } from './structures.ts';
 export { createBranch, createReinitializedGroup, reInitOf } from './successor.ts';
 export * from './types.ts';

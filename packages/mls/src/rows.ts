@@ -43,7 +43,7 @@ import {
   writeSender,
 } from './structures.ts';
 import { isLeaf, left, right, root } from './tree-math.ts';
-import type { GroupConfig, LeafNode, MlsContext, ParentNode, Row, RowChange, RowReader } from './types.ts';
+import type { GroupConfig, LeafNode, MlsContext, ParentNode, Row, RowChange, RowReader, RowStore } from './types.ts';
 
 const FORMAT = 1;
 
@@ -227,8 +227,8 @@ function damageReported<T>(body: () => T): T {
   }
 }
 
-/** A RowReader over rows held in memory. */
-export function memoryRows(rows: Iterable<Row> = []): RowReader & { apply(changes: readonly RowChange[]): void } {
+/** Rows held in memory. */
+export function memoryRows(rows: Iterable<Row> = []): RowStore {
   const map = new Map<string, Uint8Array>();
   for (const { key, bytes } of rows) map.set(key, bytes);
   return {

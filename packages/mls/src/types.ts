@@ -624,3 +624,8 @@ export interface RowReader {
   /** Rows whose key starts with `prefix`, in any order. */
   list(prefix: string): Iterable<Row>;
 }
+
+/** Where one group's rows are kept. The caller makes `apply` part of a transaction. */
+export interface RowStore extends RowReader {
+  apply(changes: readonly RowChange[]): void;
+}
