@@ -1,13 +1,13 @@
 // A message's whole way: handed to the SDK, encrypted, stored, sent, stored by the server, pushed, decrypted, stored and
 // told to the application. Two people with the SDK and one server, each a process of its own. Three of those steps wait
 // for the disk one after the other, so three fdatasyncs are the baseline.
-import { closeSync, fdatasyncSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { closeSync, fdatasyncSync, openSync, writeSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { Person } from './end-to-end-client.ts';
 import { type BenchOptions, type BenchResult, figure, quantile } from './result.ts';
 import { ServerProcess } from './server-process.ts';
+import { temporaryFolder } from './temporary-folder.ts';
 
 const TEXT_LENGTH = 100;
 const WARM_UP = 20;
@@ -17,7 +17,7 @@ const INTERVAL_MS = 50;
 export async function* endToEndBench({ quick }: BenchOptions): AsyncGenerator<BenchResult> {
   const messages = quick ? 50 : 500;
   const burst = quick ? 50 : 500;
-  const folder = mkdtempSync(path.join(tmpdir(), 'qpc-bench-'));
+  const { path: folder, remove } = temporaryFolder();
   const server = await ServerProcess.start(path.join(folder, 'server'));
   const alice = new Person();
   const bob = new Person();
@@ -61,7 +61,7 @@ export async function* endToEndBench({ quick }: BenchOptions): AsyncGenerator<Be
     disk.close();
     await Promise.all([alice.close(), bob.close()]);
     await server.stop();
-    rmSync(folder, { recursive: true, force: true });
+    remove();
   }
 }
 

@@ -9,6 +9,14 @@ const areas: Readonly<Record<string, () => Promise<Bench>>> = {
   'end-to-end': async () => (await import('./end-to-end.ts')).endToEndBench,
 };
 
+// So that what has to be cleared away at the end is.
+for (const [signal, code] of [
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+] as const) {
+  process.once(signal, () => process.exit(code));
+}
+
 const args = process.argv.slice(2);
 const quick = args.includes('--quick');
 const json = args.includes('--json');

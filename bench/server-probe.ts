@@ -29,6 +29,8 @@ if (isMainThread && process.send) {
     };
     process.send?.(health);
   });
+  // A benchmark that was killed leaves no server behind.
+  process.on('disconnect', () => process.exit());
   // Being asked is not a reason to live.
   process.channel?.unref();
 }

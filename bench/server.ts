@@ -2,14 +2,13 @@
 // one run on one disk: server, clients and this process are three processes. What is answered is on disk, so the disk's
 // own fdatasync comes first.
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { type StoreMeasurement, measureSqliteStore } from '../packages/server/src/store/measure.node.ts';
 import { type BenchOptions, type BenchResult, figure, median, quantile } from './result.ts';
 import { ClientsProcess } from './server-clients.ts';
 import { ServerProcess } from './server-process.ts';
 import { type SeededDevice, seedDevices, seedGroup, withStore } from './server-seed.ts';
+import { temporaryFolder } from './temporary-folder.ts';
 
 const CLIENTS = 64;
 const PAYLOAD_BYTES = 1024;
@@ -29,13 +28,13 @@ const QUICK: Scale = { rounds: 1, seconds: 1, fanOuts: 5, idleConnections: 100 }
 
 export async function* serverBench({ quick }: BenchOptions): AsyncGenerator<BenchResult> {
   const scale = quick ? QUICK : FULL;
-  const folder = mkdtempSync(path.join(tmpdir(), 'qpc-bench-'));
+  const { path: folder, remove } = temporaryFolder();
   try {
     const seeded = await seed(folder);
     yield* enqueues(folder, seeded, scale);
     yield* idleConnections(folder, seeded.devices, scale);
   } finally {
-    rmSync(folder, { recursive: true, force: true });
+    remove();
   }
 }
 
