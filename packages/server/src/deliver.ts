@@ -7,6 +7,7 @@ import { deliveryListHash, signReceipt } from '@quicprochat/core';
 import type { Delivery } from '@quicprochat/core';
 import type { ReceiptTermsSchema } from '@quicprochat/proto';
 import type { ServerContext } from './context.ts';
+import { EnvelopeType } from './envelope-shape.ts';
 import type { Call } from './handler.ts';
 import { alreadyExists, conflict, noSuchChannel } from './refusals.ts';
 import type { Address, Payload, RecipientResult, Target, TargetRefusal } from './store/store.ts';
@@ -27,6 +28,22 @@ export interface Delivered {
   /** Empty when nobody has it on disk. */
   readonly proof: Uint8Array;
   readonly terms: MessageInitShape<typeof ReceiptTermsSchema> | undefined;
+}
+
+/**
+ * What a group says comes from its members: an envelope from outside opens nowhere, but could make those who get it
+ * doubt their place in the group. Others write to members of a channel in envelopes of type 01 and 02.
+ * @throws RpcError when the sender is not on the roster
+ */
+export async function requireMember(
+  { server }: Call,
+  sender: Address,
+  type: EnvelopeType,
+  channelId: Uint8Array | undefined,
+): Promise<void> {
+  if (type !== EnvelopeType.group || channelId === undefined) return;
+  const roster = await server.store.resolveTarget({ kind: 'roster', sender }, channelId);
+  if (roster.kind !== 'resolved') throw noSuchChannel();
 }
 
 /** @throws RpcError when nobody could be addressed, or the message id is taken */

@@ -10,7 +10,7 @@ import {
   messageId,
   optionalChannelId,
 } from '../../checks.ts';
-import { deliver } from '../../deliver.ts';
+import { deliver, requireMember } from '../../deliver.ts';
 import type { Delivered } from '../../deliver.ts';
 import { EnvelopeType, envelopeType, wrapFor } from '../../envelope-shape.ts';
 import { handler } from '../../handler.ts';
@@ -47,12 +47,9 @@ export const batchEnqueue = handler(methods.delivery.batchEnqueue, async (call, 
           return { ...address, wrap };
         }),
       };
-  const delivered = await submit(
-    call,
-    request,
-    target,
-    toRoster ? channelId(request.channelId) : optionalChannelId(request.channelId),
-  );
+  const channel = toRoster ? channelId(request.channelId) : optionalChannelId(request.channelId);
+  if (!toRoster) await requireMember(call, session.address, type, channel);
+  const delivered = await submit(call, request, target, channel);
   return {
     results: delivered.results.map(toRecipientResult),
     deliveryProof: delivered.proof,

@@ -1,7 +1,7 @@
 import { DEVICE_ID_BYTES } from '@quicprochat/core';
 import { methods } from '@quicprochat/transport';
 import { identityKey, messageId, optionalBytes, optionalChannelId } from '../../checks.ts';
-import { deliver } from '../../deliver.ts';
+import { deliver, requireMember } from '../../deliver.ts';
 import { EnvelopeType, envelopeType } from '../../envelope-shape.ts';
 import { deviceHandler } from '../../handler.ts';
 import { toRecipientResult } from '../../inbox-envelopes.ts';
@@ -12,10 +12,12 @@ export const enqueue = deviceHandler(methods.delivery.enqueue, async (call, requ
     deviceId: optionalBytes(request.deviceId, DEVICE_ID_BYTES, 'a device id'),
   };
   // Type 02 needs wraps, which only a batch can carry.
-  envelopeType(request.payload, EnvelopeType.direct, EnvelopeType.group);
+  const type = envelopeType(request.payload, EnvelopeType.direct, EnvelopeType.group);
+  const channel = optionalChannelId(request.channelId);
+  await requireMember(call, call.session.address, type, channel);
   const { results, proof } = await deliver(call, {
     target: { kind: 'recipients', recipients: [recipient] },
-    channelId: optionalChannelId(request.channelId),
+    channelId: channel,
     messageId: messageId(request.messageId),
     data: request.payload,
     ttlSecs: request.ttlSecs,

@@ -305,6 +305,28 @@ describe('a message to a channel', () => {
     assert.deepEqual([nowhere.status, nowhere.message], [stale.status, stale.message]);
   });
 
+  test('THREATS 3: an outsider slips no group envelope to a member, live or stored; a member may', async () => {
+    await addBob();
+    const c = await world.login(carol);
+    const one = () => ({ ...own(bob), channelId, messageId: messageId(), payload: envelope(3) });
+    const batch = () => ({
+      channelId,
+      messageId: messageId(),
+      payload: envelope(3),
+      recipients: [{ address: bob.address }],
+    });
+    for (const ephemeral of [false, true]) {
+      const single = await refusal(c.call(delivery.enqueue, { ...one(), ephemeral }));
+      const many = await refusal(c.call(delivery.batchEnqueue, { ...batch(), ephemeral }));
+      assert.deepEqual([single.status, many.status], [Status.NOT_FOUND, Status.NOT_FOUND]);
+    }
+    assert.equal((await a.call(delivery.enqueue, one())).results[0]?.outcome.case, 'queued');
+    assert.equal((await a.call(delivery.batchEnqueue, batch())).results[0]?.outcome.case, 'queued');
+    // First contact comes from outside.
+    const direct = { ...one(), payload: envelope(1) };
+    assert.equal((await c.call(delivery.enqueue, direct)).results[0]?.outcome.case, 'queued');
+  });
+
   test('THREATS 27: who knows a channel but not its token uses up nobody’s share', async () => {
     const strict = await World.start({ rates: { sealedPerChannel: { burst: 2, perHour: 2 } } });
     try {
