@@ -120,6 +120,8 @@ class Churn {
   /** KeyPackages of this epoch's Adds, committed or waiting. */
   #invited: { someone: Person; bundle: KeyPackageBundle }[] = [];
   #names = 0;
+  /** The size the group drifts to; another one once it is there, so that groups grow whole and shrink to one. */
+  #target = 1;
   #previousContext: GroupContext;
   readonly #report = {
     epochs: 0,
@@ -271,7 +273,7 @@ class Churn {
     const [committer, rival] = shuffled(this.#random, this.#members);
     assert.ok(committer);
     this.#proposeSomething(committer);
-    const byValue = this.#inputs(committer, 2);
+    const byValue = this.#inputs(committer, 3);
     const outcome = createCommit(this.#context, committer.state, {
       proposals: byValue,
       path: !this.#chance(4),
@@ -405,14 +407,21 @@ class Churn {
     }
   }
 
+  /** Above 0: grow. */
+  #drift(): number {
+    if (this.#members.length === this.#target) this.#target = 1 + this.#random.below(this.#membersMax);
+    return this.#target - this.#members.length;
+  }
+
   #inputs(committer: Participant, max: number): Exclude<ProposalInput, { kind: 'update' }>[] {
     const inputs: Exclude<ProposalInput, { kind: 'update' }>[] = [];
     for (let i = this.#random.below(max + 1); i > 0; i--) {
       const room = this.#membersMax - this.#members.length - this.#invited.length;
-      switch (this.#random.below(this.#members.length < this.#membersMax / 2 ? 6 : 5)) {
+      const drift = this.#drift();
+      switch (this.#random.below(7)) {
         case 0:
         case 5:
-          if (room > 0) {
+          if (room > 0 && (drift > 0 || this.#chance(3))) {
             const someone = person(this.#world, `person ${this.#names++}`, this.#suite);
             const bundle = keyPackageOf(this.#world, someone, {
               cipherSuite: this.#suite,
@@ -425,13 +434,15 @@ class Churn {
         case 1:
         case 2: {
           const victim = this.#random.pick(this.#members);
-          if (victim !== committer) inputs.push({ kind: 'remove', removed: ownLeafIndex(victim.state) });
+          if (victim !== committer && (drift < 0 || this.#chance(3)))
+            inputs.push({ kind: 'remove', removed: ownLeafIndex(victim.state) });
           break;
         }
         case 3:
           inputs.push({ kind: 'externalPsk', pskId: this.#random.bytes(8) });
           break;
         case 4:
+        case 6:
           inputs.push({
             kind: 'groupContextExtensions',
             extensions: [doorOpen, { extensionType: PRIVATE_EXTENSION, extensionData: this.#random.bytes(12) }],
