@@ -188,6 +188,25 @@ test('the group’s name, the note to self, search, seen and unseen', async () =
   assert.deepEqual(await dave.client.unseen(inGroup), []);
 });
 
+test('two administrators rename at the same moment: all end with the same name', async () => {
+  const { id } = await alice.client.createGroup('nameless');
+  await alice.client.invite(id, ['dave', 'bob']);
+  await Promise.all([dave.joined(id), bob.joined(id)]);
+  await alice.client.setAdmin(id, 'dave', true);
+  await dave.client.sync();
+  // Neither has heard of the other's name yet: both are queued while nothing arrives.
+  dave.cut();
+  alice.cut();
+  await Promise.all([alice.client.renameGroup(id, 'mountain'), dave.client.renameGroup(id, 'meadow')]);
+  const named = (name: string) => async (person: Person) =>
+    person.until(`the name ${name}`, async () => (await person.client.findConversation(id)).name === name);
+  await Promise.all([alice, bob, dave].map(named('mountain')));
+  for (const person of [alice, bob, dave]) {
+    await person.client.sync();
+    assert.equal((await person.client.findConversation(id)).name, 'mountain');
+  }
+});
+
 test('a client restarted between register and join still has the key it is welcomed with', async () => {
   const erin = await world.person('erin');
   await erin.close();

@@ -239,7 +239,10 @@ function checkOrder(
   }));
 }
 
-/** The group's name: the highest version from an administrator wins. */
+/**
+ * The group's name: the highest version from an administrator wins, and of two names with one version, given by two
+ * administrators at the same moment, the same one everywhere, whatever the order in which they arrive.
+ */
 function receiveGroupInfo(
   change: Change,
   conversation: StoredConversation,
@@ -250,7 +253,8 @@ function receiveGroupInfo(
   const { channelId } = conversation;
   const state = change.group(channelId);
   const channel = state === undefined ? undefined : channelOf(groupView(state));
-  if (channel === undefined || !isAdmin(channel, sender) || version <= conversation.nameVersion) return;
+  if (channel === undefined || !isAdmin(channel, sender) || version < conversation.nameVersion) return;
+  if (version === conversation.nameVersion && name <= conversation.name) return;
   store.conversations.save({ ...conversation, name, nameVersion: version });
   change.emit(() => ({
     type: 'name-changed',
