@@ -628,7 +628,7 @@ export const AuditKeyTransparencyRequestSchema: GenMessage<AuditKeyTransparencyR
  */
 export type AuditKeyTransparencyResponse = Message<"qpc.v1.AuditKeyTransparencyResponse"> & {
   /**
-   * Compact entries in order, about 77 bytes each.
+   * Compact entries in order, 73 bytes each.
    *
    * @generated from field: repeated bytes entries = 1;
    */
