@@ -100,6 +100,7 @@ const ratesSchema = z.strictObject({
   passwords: rate('passwords', 'password attempts from a network address'),
   resumes: rate('resumes', 'resumed sessions from a network address'),
   resolves: rate('resolves', 'look-ups by an account'),
+  channels: rate('channels', 'channels opened by an account'),
   commits: rate('commits', 'commits of a device'),
   keyPackagesOfOne: rate('keyPackagesOfOne', 'fetches of one account’s KeyPackages by another'),
   keyPackages: rate('keyPackages', 'fetches of KeyPackages by an account'),

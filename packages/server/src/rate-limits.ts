@@ -64,6 +64,8 @@ export interface RateSettings {
   readonly resumes: Rate;
   /** ResolveUser and ResolveIdentity, per account. */
   readonly resolves: Rate;
+  /** CreateChannel, per account: each leaves rows for good. */
+  readonly channels: Rate;
   /** SubmitCommit, per device. */
   readonly commits: Rate;
   /** FetchKeyPackage, per (requester, target). */
@@ -89,6 +91,7 @@ export const DEFAULT_RATES: RateSettings = {
   passwords: { burst: 120, perHour: 3_600 },
   resumes: { burst: 2_000, perHour: 120_000 },
   resolves: { burst: 200, perHour: 3_600 },
+  channels: { burst: 200, perHour: 1_200 },
   commits: { burst: 30, perHour: 1_800 },
   keyPackagesOfOne: { burst: 10, perHour: 10 },
   keyPackages: { burst: 1_000, perHour: 42 },
@@ -104,6 +107,7 @@ const WORDS: Record<RateName, string> = {
   passwords: 'too many password attempts from this network address',
   resumes: 'too many sessions from this network address',
   resolves: 'too many look-ups from this account',
+  channels: 'too many channels were opened by this account',
   commits: 'this device has committed too often',
   keyPackagesOfOne: 'too many KeyPackages of this account were fetched',
   keyPackages: 'too many KeyPackages were fetched',

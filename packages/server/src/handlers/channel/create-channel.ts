@@ -1,5 +1,5 @@
 import { CHANNEL_ID_BYTES } from '@quicprochat/core';
-import { equal } from '@quicprochat/crypto';
+import { encodeHex, equal } from '@quicprochat/crypto';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { CreateChannelResponseSchema, NewDirectChannel, NewGroupChannel } from '@quicprochat/proto';
 import { methods } from '@quicprochat/transport';
@@ -11,6 +11,7 @@ import { alreadyExists, deviceGone, invalidArgument, notFound } from '../../refu
 type Answer = MessageInitShape<typeof CreateChannelResponseSchema>;
 
 export const createChannel = deviceHandler(methods.channel.createChannel, async (call, request) => {
+  call.server.rates.take('channels', encodeHex(call.session.address.identityKey));
   switch (request.kind.case) {
     case 'group':
       return createGroup(call, request.kind.value);

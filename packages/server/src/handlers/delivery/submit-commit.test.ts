@@ -383,6 +383,22 @@ describe('creating', () => {
     assert.equal((await refusal(a.call(delivery.submitCommit, stranger))).status, Status.INVALID_ARGUMENT);
   });
 
+  test('THREATS 27: is limited per account', async () => {
+    const strict = await World.start({ rates: { channels: { burst: 2, perHour: 2 } } });
+    try {
+      const connection = await strict.login(await strict.register('alice'));
+      const create = () =>
+        connection.call(methods.channel.createChannel, {
+          kind: { case: 'group', value: { channelId: crypto.random(16) } },
+        });
+      await create();
+      await create();
+      assert.equal((await refusal(create())).status, Status.RATE_LIMITED);
+    } finally {
+      await strict.close();
+    }
+  });
+
   test('with oneself or with nobody is refused', async () => {
     const direct = (key: Uint8Array) =>
       a.call(methods.channel.createChannel, { kind: { case: 'direct', value: { peerIdentityKey: key } } });
