@@ -3,8 +3,9 @@
  * are woken, then the receipt is signed: once per request, over everyone who has it.
  */
 import type { MessageInitShape } from '@bufbuild/protobuf';
-import { deliveryListHash, signReceipt } from '@quicprochat/core';
+import { deliveryListHash, encodeAddress, signReceipt } from '@quicprochat/core';
 import type { Delivery } from '@quicprochat/core';
+import { encodeHex } from '@quicprochat/crypto';
 import type { ReceiptTermsSchema } from '@quicprochat/proto';
 import type { ServerContext } from './context.ts';
 import { EnvelopeType } from './envelope-shape.ts';
@@ -73,8 +74,21 @@ async function deliverLive({ server }: Call, submission: Submission): Promise<De
   for (const address of outcome.addresses) {
     for (const connection of server.live.connections(address)) connection.state.pump?.pushEphemeral(envelope);
   }
-  const results = outcome.addresses.map((address) => ({ address, kind: 'queued', seq: 0 }) as const);
-  return { results, proof: EMPTY, terms: undefined };
+  const queued = outcome.addresses.map((address) => ({ address, kind: 'queued', seq: 0 }) as const);
+  return { results: [...queued, ...unknownAmong(target, outcome.addresses)], proof: EMPTY, terms: undefined };
+}
+
+/** The recipients that stand for no device. */
+function unknownAmong(target: Target, addresses: readonly Address[]): RecipientResult[] {
+  if (target.kind !== 'recipients') return [];
+  const identities = new Set(addresses.map((address) => encodeHex(address.identityKey)));
+  const devices = new Set(addresses.map((address) => encodeHex(encodeAddress(address))));
+  return target.recipients.flatMap(({ identityKey, deviceId }) => {
+    const address = { identityKey, deviceId: deviceId ?? EMPTY };
+    const known =
+      deviceId === undefined ? identities.has(encodeHex(identityKey)) : devices.has(encodeHex(encodeAddress(address)));
+    return known ? [] : [{ address, kind: 'unknown' }];
+  });
 }
 
 export function messageIdTaken(): Error {

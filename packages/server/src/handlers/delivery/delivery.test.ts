@@ -280,6 +280,17 @@ describe('push', () => {
     assert.deepEqual(kinds((await a.call(delivery.enqueue, { ...to(quiet, data), ephemeral: true })).results), [
       'queued',
     ]);
+    // Who is not registered is unknown, as with envelopes that are kept.
+    const nobody = world.newPerson('nobody').address;
+    const recipients = [
+      { address: quiet.address },
+      { address: nobody },
+      { address: { identityKey: nobody.identityKey } },
+      { address: { identityKey: quiet.address.identityKey, deviceId: nobody.deviceId } },
+    ];
+    const batch = { recipients, messageId: messageId(), payload: envelope(1), ephemeral: true };
+    const { results } = await a.call(delivery.batchEnqueue, batch);
+    assert.deepEqual(kinds(results), ['queued', 'unknown', 'unknown', 'unknown']);
   });
 });
 
