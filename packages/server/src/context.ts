@@ -75,10 +75,12 @@ interface RecoverySession {
 }
 
 /** An OPAQUE login between its two calls. */
-interface PendingLogin {
+export interface PendingLogin {
   readonly username: string;
   /** Undefined for an unknown name, which is played through all the same. */
   readonly identityKey: Uint8Array | undefined;
+  /** The record it was answered from: after a change of password it counts no more. */
+  readonly record: Uint8Array | undefined;
   readonly opaqueState: string;
   readonly nonce: Uint8Array;
   /** On the monotonic clock. */

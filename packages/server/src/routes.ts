@@ -43,6 +43,9 @@ import { listReports } from './handlers/moderation/list-reports.ts';
 import { reportMessage } from './handlers/moderation/report-message.ts';
 import { unbanUser } from './handlers/moderation/unban-user.ts';
 import { health } from './handlers/p2p/health.ts';
+import { deleteRecoveryBundle } from './handlers/recovery/delete-recovery-bundle.ts';
+import { fetchRecoveryBundle } from './handlers/recovery/fetch-recovery-bundle.ts';
+import { storeRecoveryBundle } from './handlers/recovery/store-recovery-bundle.ts';
 import { resolveIdentity } from './handlers/user/resolve-identity.ts';
 import { resolveUser } from './handlers/user/resolve-user.ts';
 
@@ -75,6 +78,9 @@ const MAKERS: readonly RouteMaker[] = [
   updateGroupMetadata,
   listGroupMembers,
   rotateKeys,
+  storeRecoveryBundle,
+  fetchRecoveryBundle,
+  deleteRecoveryBundle,
   uploadBlob,
   downloadBlob,
   reportMessage,

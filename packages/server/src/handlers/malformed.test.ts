@@ -12,6 +12,7 @@ import {
   RevokeDeviceBodySchema,
   RevokeKeyBodySchema,
   Status,
+  StoreRecoveryBundleBodySchema,
   UploadHybridKeyBodySchema,
 } from '@quicprochat/proto';
 import { methods, methodsById, RpcError } from '@quicprochat/transport';
@@ -59,6 +60,11 @@ const signedKeyRevocation = () =>
 
 const signedDeletion = () =>
   world.sign(alice.identity, methods.account.deleteAccount.id, DeleteAccountBodySchema, { username: 'nobody' });
+
+const signedBundle = () =>
+  world.sign(alice.identity, methods.recovery.storeRecoveryBundle.id, StoreRecoveryBundleBodySchema, {
+    sealedData: crypto.random(9),
+  });
 
 const { auth, delivery, keys } = methods;
 const CASES: readonly Case[] = [
@@ -163,6 +169,12 @@ const CASES: readonly Case[] = [
   { method: methods.moderation.banUser, request: () => ({ identityKey: crypto.random(32) }) },
   { method: methods.moderation.unbanUser, request: () => ({ identityKey: crypto.random(32) }) },
   { method: methods.moderation.listBanned, request: () => ({ afterIdentityKey: crypto.random(32) }) },
+  { method: methods.recovery.storeRecoveryBundle, request: () => ({ signed: signedBundle() }), free: ['body'] },
+  {
+    method: methods.recovery.fetchRecoveryBundle,
+    request: () => ({ username: 'nobody', fetchToken: crypto.random(32) }),
+  },
+  { method: methods.recovery.deleteRecoveryBundle, request: () => ({ signed: signedBundle() }), free: ['body'] },
   { method: methods.blob.uploadBlob, request: () => ({ blobId: crypto.random(32), size: 9n }) },
   { method: methods.blob.downloadBlob, request: () => ({ blobId: crypto.random(32) }) },
   { method: keys.revokeKey, request: () => ({ signed: signedKeyRevocation() }), free: ['body'] },
@@ -247,7 +259,7 @@ test('every method is in the table, or answers unimplemented, with and without a
   const others = [...methodsById.values()].filter((method) => !implemented.has(method.id));
   assert.deepEqual(
     others.map((method) => method.id).sort((x, y) => x - y),
-    [520, 521, 522, 750, 751, 752, 800, 801, 900, 901, 902, 903, 904, 905],
+    [520, 521, 522, 800, 801, 900, 901, 902, 903, 904, 905],
   );
   for (const method of others) {
     for (const connection of [anyone, session]) {

@@ -16,6 +16,8 @@ import type {
   PushToken,
   ReadInbox,
   ReadInboxOutcome,
+  RecoveryBundle,
+  RecoverySlot,
   Report,
   ResolveTargetOutcome,
   Revocation,
@@ -184,6 +186,17 @@ export function createReads(db: Database) {
   const unownedBlobs = pluck<[], Uint8Array>(
     'SELECT hash FROM blob b WHERE NOT EXISTS (SELECT 1 FROM blob_owner o WHERE o.blob = b.id) LIMIT 100',
   );
+  const recoveryOf = raw<[string], readonly [number, Uint8Array]>(
+    `SELECT r.account, r.sealed_data FROM account a JOIN recovery r ON r.account = a.id
+     WHERE a.username = ? AND a.ended_at IS NULL`,
+  );
+  const slotsOf = raw<[number], readonly [RecoverySlot['kind'], Uint8Array, Uint8Array | null]>(
+    'SELECT kind, sealed_key, fetch_token_hash FROM recovery_slot WHERE account = ? ORDER BY kind',
+  );
+  const recoveryTokenOf = pluck<[string], Uint8Array>(
+    `SELECT s.fetch_token_hash FROM account a JOIN recovery_slot s ON s.account = a.id
+     WHERE a.username = ? AND s.kind = 'phrase' AND a.ended_at IS NULL`,
+  );
   const pushTokenOf = raw<[number], readonly [string, string]>('SELECT kind, token FROM push_token WHERE device = ?');
 
   const ping = pluck<[], number>('SELECT 1 FROM sqlite_schema LIMIT 1');
@@ -342,6 +355,17 @@ export function createReads(db: Database) {
       const ban = findBan(address.identityKey, nowMs);
       return ban === undefined ? { kind: 'good' } : { kind: 'banned', ban };
     },
+
+    findRecovery: (username: string): RecoveryBundle | undefined => {
+      const row = recoveryOf.get(username);
+      if (row === undefined) return undefined;
+      const slots = slotsOf
+        .all(row[0])
+        .map(([kind, sealedKey, hash]) => ({ kind, sealedKey, fetchTokenHash: hash ?? undefined }));
+      return { sealedData: row[1], slots };
+    },
+
+    findRecoveryTokenHash: (username: string): Uint8Array | undefined => recoveryTokenOf.get(username),
 
     findBlob: (blobId: Uint8Array): { readonly sizeBytes: number } | undefined => {
       const sizeBytes = blobSize.get(blobId);

@@ -268,4 +268,19 @@ export const MIGRATIONS: readonly string[] = [
   ) STRICT, WITHOUT ROWID;
   CREATE INDEX upload_touched ON upload (touched_at);
   `,
+  `
+  CREATE TABLE recovery (
+    account INTEGER PRIMARY KEY REFERENCES account,
+    sealed_data BLOB NOT NULL
+  ) STRICT;
+
+  -- fetch_token_hash: of a phrase slot only.
+  CREATE TABLE recovery_slot (
+    account INTEGER NOT NULL REFERENCES recovery ON DELETE CASCADE,
+    kind TEXT NOT NULL CHECK (kind IN ('password', 'phrase')),
+    sealed_key BLOB NOT NULL,
+    fetch_token_hash BLOB CHECK (length(fetch_token_hash) = 32),
+    PRIMARY KEY (account, kind)
+  ) STRICT, WITHOUT ROWID;
+  `,
 ];

@@ -31,6 +31,8 @@ import {
   type PutChannelMetadataOutcome,
   type PushToken,
   type PutHybridKeyOutcome,
+  type PutRecovery,
+  type PutRecoveryOutcome,
   type ReadInbox,
   type ReadInboxOutcome,
   type Recipient,
@@ -188,6 +190,15 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
   const insertReport = run<[Uint8Array, Uint8Array, number]>(
     'INSERT INTO report (report, conversation, received_at) VALUES (?, ?, ?)',
   );
+
+  // ---- recovery
+
+  const putRecovery = run<[number, Uint8Array]>('INSERT INTO recovery (account, sealed_data) VALUES (?, ?)');
+  const deleteRecovery = run<[number]>('DELETE FROM recovery WHERE account = ?');
+  const insertSlot = run<[number, string, Uint8Array, Uint8Array | null]>(
+    'INSERT INTO recovery_slot (account, kind, sealed_key, fetch_token_hash) VALUES (?, ?, ?, ?)',
+  );
+  const setOpaqueRecord = run<[Uint8Array, number]>('UPDATE account SET opaque_record = ? WHERE id = ?');
 
   // ---- blobs
 
@@ -806,6 +817,7 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
       stripDevices.run(account);
       leaveGroupAdmins.run(identityKey);
       deleteBan.run(identityKey);
+      deleteRecovery.run(account);
       disownBlobs.run(account);
       deleteUploads.run(account);
       endAccount.run(nowMs, account);
@@ -839,6 +851,34 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
       if (countReports.get()! >= limits.reports) return { kind: 'full' };
       insertReport.run(report.report, report.conversationId, report.receivedAtMs);
       return { kind: 'stored' };
+    },
+
+    putRecovery: (put: PutRecovery): PutRecoveryOutcome => {
+      if (isReplay(put.replay)) return { kind: 'replayed' };
+      const { identityKey } = put.address;
+      const account = accountByIdentity.get(identityKey);
+      const device = lookups.refOf(put.address);
+      if (account === undefined || device === undefined) return { kind: 'unknown_device' };
+      deleteRecovery.run(account);
+      putRecovery.run(account, put.bundle.sealedData);
+      for (const { kind, sealedKey, fetchTokenHash } of put.bundle.slots) {
+        insertSlot.run(account, kind, sealedKey, fetchTokenHash ?? null);
+      }
+      if (put.opaqueRecord === undefined) return { kind: 'stored', ended: [] };
+      setOpaqueRecord.run(put.opaqueRecord, account);
+      const others = lookups.refsOf({ identityKey }).filter(({ id }) => id !== device);
+      for (const { id } of others) deleteSessions.run(id);
+      return { kind: 'stored', ended: others.map(({ address }) => address) };
+    },
+
+    deleteRecovery: (deletion: {
+      identityKey: Uint8Array;
+      replay?: ReplayGuard | undefined;
+    }): { kind: 'deleted' } | { kind: 'replayed' } => {
+      if (isReplay(deletion.replay)) return { kind: 'replayed' };
+      const account = accountByIdentity.get(deletion.identityKey);
+      if (account !== undefined) deleteRecovery.run(account);
+      return { kind: 'deleted' };
     },
 
     beginUpload: (upload: BlobUpload): BeginUploadOutcome => {

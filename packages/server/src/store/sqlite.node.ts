@@ -52,11 +52,15 @@ import {
   type PutChannelMetadataOutcome,
   type PushToken,
   type PutHybridKeyOutcome,
+  type PutRecovery,
+  type PutRecoveryOutcome,
   type ReadInbox,
   type ReadInboxOutcome,
   type RecipientResult,
   type RegisterDevice,
   type RegisterDeviceOutcome,
+  type RecoveryBundle,
+  type ReplayGuard,
   type Report,
   type ResolveTargetOutcome,
   type Revocation,
@@ -370,6 +374,25 @@ class SqliteStore implements Store {
     const outcome = await this.#write('submitCommit', commit, context);
     if (outcome.kind !== 'accepted') return outcome;
     return { ...outcome, wake: outcome.repeated ? [] : woken(outcome.results) };
+  }
+
+  putRecovery(put: PutRecovery, context?: WriteContext): Promise<PutRecoveryOutcome> {
+    return this.#write('putRecovery', put, context);
+  }
+
+  findRecovery(username: string): Promise<RecoveryBundle | undefined> {
+    return this.#read('findRecovery', username);
+  }
+
+  findRecoveryTokenHash(username: string): Promise<Uint8Array | undefined> {
+    return this.#read('findRecoveryTokenHash', username);
+  }
+
+  deleteRecovery(
+    deletion: { identityKey: Uint8Array; replay?: ReplayGuard | undefined },
+    context?: WriteContext,
+  ): Promise<{ kind: 'deleted' } | { kind: 'replayed' }> {
+    return this.#write('deleteRecovery', deletion, context);
   }
 
   beginUpload(upload: BlobUpload, context?: WriteContext): Promise<BeginUploadOutcome> {

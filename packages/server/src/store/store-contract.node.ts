@@ -15,6 +15,7 @@ import {
   type KeyPackageUpload,
   type NewDevice,
   type RecipientResult,
+  type RecoveryBundle,
   type RevokeDevice,
   type Store,
   StoreError,
@@ -160,6 +161,7 @@ export function storeContract(name: string, open: OpenStore): void {
     channels(open);
     metadata(open);
     moderation(open);
+    recovery(open);
     blobs(open);
     commitLog(open);
     housekeeping(open);
@@ -1080,6 +1082,70 @@ function moderation(open: OpenStore): void {
       assert.equal((await store.purge(NOW + 90 * DAY)).removed, 3);
       assert.deepEqual(await store.addReport(report(1)), { kind: 'stored' });
       assert.deepEqual(await ids(0), [4], 'numbers are never used again');
+    });
+  });
+}
+
+function recovery(open: OpenStore): void {
+  suite('recovery', open, {}, (use) => {
+    const bundle = (): RecoveryBundle => ({
+      sealedData: fresh(3_000),
+      slots: [
+        { kind: 'password', sealedKey: fresh(92), fetchTokenHash: undefined },
+        { kind: 'phrase', sealedKey: fresh(92), fetchTokenHash: fresh(32) },
+      ],
+    });
+
+    test('a bundle is replaced with all its slots, and deleted', async () => {
+      const store = await use();
+      const alice = await register(store, 'alice');
+      assert.equal(await store.findRecovery('alice'), undefined);
+      assert.equal(await store.findRecoveryTokenHash('alice'), undefined);
+      const first = bundle();
+      const replay = { hash: fresh(32), expiresAtMs: NOW + HOUR };
+      const put = { bundle: first, address: alice, replay };
+      assert.deepEqual(await store.putRecovery(put), { kind: 'stored', ended: [] });
+      assert.deepEqual(await store.putRecovery(put), { kind: 'replayed' });
+      const found = await store.findRecovery('alice');
+      same(found?.sealedData, first.sealedData);
+      assert.deepEqual(
+        found?.slots.map(({ kind, sealedKey }) => [kind, hex(sealedKey)]),
+        first.slots.map(({ kind, sealedKey }) => [kind, hex(sealedKey)]),
+      );
+      same(await store.findRecoveryTokenHash('alice'), first.slots[1]?.fetchTokenHash);
+      const second = { sealedData: fresh(9), slots: bundle().slots.slice(0, 1) };
+      await store.putRecovery({ bundle: second, address: alice });
+      assert.equal((await store.findRecovery('alice'))?.slots.length, 1);
+      assert.equal(await store.findRecoveryTokenHash('alice'), undefined, 'the phrase is gone');
+      assert.equal(
+        (await store.putRecovery({ bundle: second, address: { ...alice, deviceId: fresh(16) } })).kind,
+        'unknown_device',
+      );
+      const deletion = { identityKey: alice.identityKey, replay: { hash: fresh(32), expiresAtMs: NOW + HOUR } };
+      assert.deepEqual(await store.deleteRecovery(deletion), { kind: 'deleted' });
+      assert.deepEqual(await store.deleteRecovery(deletion), { kind: 'replayed' });
+      assert.equal(await store.findRecovery('alice'), undefined);
+    });
+
+    test('a change of password replaces the record and ends the sessions of all other devices', async () => {
+      const store = await use();
+      const alice = await register(store, 'alice.changes');
+      const phone = await addDevice(store, alice);
+      const tokens = [fresh(32), fresh(32)];
+      for (const [i, address] of [alice, phone].entries()) {
+        await store.putSession({ tokenHash: tokens[i]!, address, expiresAtMs: NOW + DAY, nowMs: NOW });
+      }
+      const opaqueRecord = fresh(192);
+      const changed = await store.putRecovery({ bundle: bundle(), address: alice, opaqueRecord });
+      assert.deepEqual(changed.kind === 'stored' && changed.ended.map(({ deviceId }) => hex(deviceId)), [
+        hex(phone.deviceId),
+      ]);
+      same((await store.findOpaqueRecord('alice.changes'))?.record, opaqueRecord);
+      assert.equal((await store.findSession(tokens[0]!, NOW)).kind, 'found');
+      assert.equal((await store.findSession(tokens[1]!, NOW)).kind, 'none');
+      await store.deleteAccount({ identityKey: alice.identityKey, nowMs: NOW });
+      assert.equal(await store.findRecovery('alice.changes'), undefined);
+      assert.equal(await store.findRecoveryTokenHash('alice.changes'), undefined);
     });
   });
 }

@@ -502,6 +502,39 @@ export type SubmitCommitOutcome =
         | 'welcome_not_on_roster';
     };
 
+// ---- recovery -----------------------------------------------------------------------------------------------------
+
+export interface RecoverySlot {
+  readonly kind: 'password' | 'phrase';
+  readonly sealedKey: Uint8Array;
+  /** SHA-256 of the token that fetches without a session; phrase slots have one. */
+  readonly fetchTokenHash: Uint8Array | undefined;
+}
+
+export interface RecoveryBundle {
+  readonly sealedData: Uint8Array;
+  /** At most one of a kind. */
+  readonly slots: readonly RecoverySlot[];
+}
+
+export interface PutRecovery {
+  readonly bundle: RecoveryBundle;
+  /** The device that asks: its sessions survive a change of password. */
+  readonly address: Address;
+  /** A change of password, in the same transaction: the account's new OPAQUE record. */
+  readonly opaqueRecord?: Uint8Array | undefined;
+  readonly replay?: ReplayGuard | undefined;
+}
+
+export type PutRecoveryOutcome =
+  | {
+      readonly kind: 'stored';
+      /** Devices whose sessions have ended with the old password. */
+      readonly ended: readonly Address[];
+    }
+  | { readonly kind: 'unknown_device' }
+  | { readonly kind: 'replayed' };
+
 // ---- blobs --------------------------------------------------------------------------------------------------------
 
 /** One account's transfer of one blob. The bytes are not the store's business. */
@@ -762,6 +795,17 @@ export interface Store {
 
   // The commit log.
   submitCommit(commit: SubmitCommit, context?: WriteContext): Promise<SubmitCommitOutcome>;
+
+  // Recovery.
+  /** Replaces the bundle and all its slots. */
+  putRecovery(put: PutRecovery, context?: WriteContext): Promise<PutRecoveryOutcome>;
+  findRecovery(username: string): Promise<RecoveryBundle | undefined>;
+  /** What a fetch by phrase is compared with; undefined for unknown names as for accounts without a phrase. */
+  findRecoveryTokenHash(username: string): Promise<Uint8Array | undefined>;
+  deleteRecovery(
+    deletion: { identityKey: Uint8Array; replay?: ReplayGuard | undefined },
+    context?: WriteContext,
+  ): Promise<{ kind: 'deleted' } | { kind: 'replayed' }>;
 
   // Blobs.
   /** Before every chunk; counts the whole size against the account's quota. */

@@ -6,9 +6,10 @@ import {
   SIGNATURE_BYTES,
   verifyLoginProof,
 } from '@quicprochat/core';
-import { encodeHex } from '@quicprochat/crypto';
+import { encodeHex, equal } from '@quicprochat/crypto';
 import { methods } from '@quicprochat/transport';
 import { exactBytes } from '../../checks.ts';
+import type { PendingLogin, ServerContext } from '../../context.ts';
 import { handler } from '../../handler.ts';
 import { banned, unauthenticated } from '../../refusals.ts';
 import { beginDeviceSession, endSession, SESSION_LIFETIME_MS } from '../../sessions.ts';
@@ -36,6 +37,7 @@ export const opaqueLoginFinish = handler(
       throw unauthenticated('the username or the password is wrong', 'Check both, then try again.');
     }
     server.crypto.wipe(proven.sessionKey);
+    if (!(await isStillThePassword(server, login))) throw passwordChanged();
 
     const address = { identityKey: login.identityKey, deviceId };
     const device = await server.store.findDevice(address);
@@ -57,6 +59,12 @@ export const opaqueLoginFinish = handler(
           username,
           deviceKey: device.deviceKey,
         });
+        // It may have changed while the session was stored; whoever changed it has ended what was there by then.
+        if (!(await isStillThePassword(server, login))) {
+          await server.store.revokeSessions(address, writes);
+          endSession(server, connection);
+          throw passwordChanged();
+        }
         server.log.info({ connection: connection.id, account: server.reference(login.identityKey) }, 'logged in');
         const session = { token, expiresAtMs: BigInt(expiresAtMs), identityKey: login.identityKey, username };
         return { outcome: { case: 'session' as const, value: session } };
@@ -69,3 +77,12 @@ export const opaqueLoginFinish = handler(
     return { outcome: { case: 'deviceUnknown' as const, value: {} } };
   },
 );
+
+async function isStillThePassword(server: ServerContext, login: PendingLogin): Promise<boolean> {
+  const account = await server.store.findOpaqueRecord(login.username);
+  return account !== undefined && login.record !== undefined && equal(account.record, login.record);
+}
+
+function passwordChanged(): Error {
+  return unauthenticated('the password has changed meanwhile', 'Log in with the new one.');
+}

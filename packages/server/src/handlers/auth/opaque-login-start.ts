@@ -27,6 +27,7 @@ export const opaqueLoginStart = handler(methods.auth.opaqueLoginStart, async ({ 
   logins.set(encodeHex(loginId), {
     username: name,
     identityKey: account?.identityKey,
+    record: account?.record,
     opaqueState: started.state,
     nonce,
     expiresAt: server.clock.now() + LOGIN_LIFETIME_MS,

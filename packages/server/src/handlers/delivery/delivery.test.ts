@@ -234,6 +234,18 @@ describe('push', () => {
     assert.equal(new Set(b.envelopes.map((e) => e.seq)).size, 10);
   });
 
+  test('THREATS 13: who waits at an inbox when its session ends gets nothing that comes afterwards', async () => {
+    await clear(bob);
+    const [thief, b] = [await world.login(bob), await world.login(bob)];
+    const waiting = refusal(thief.call(delivery.fetchWait, { ...own(bob), timeoutMs: 20_000 }));
+    // Answered after the wait has begun.
+    await thief.call(delivery.peek, own(bob));
+    await b.call(methods.auth.logout, {});
+    await a.call(delivery.enqueue, to(bob, envelope(1)));
+    assert.equal((await waiting).status, Status.UNAUTHENTICATED);
+    await clear(bob);
+  });
+
   test('THREATS 24, 27: one device that reads its inbox a hundred times at once makes nobody else wait', async () => {
     await clear(bob);
     for (let i = 0; i < 3; i++) await a.call(delivery.enqueue, to(bob, envelope(1, 300_000)));

@@ -1,0 +1,77 @@
+import { isOpaqueRecord, OPAQUE_RECORD_BYTES } from '@quicprochat/core';
+import { equal } from '@quicprochat/crypto';
+import { StoreRecoveryBundleBodySchema } from '@quicprochat/proto';
+import type { RecoverySlot as RecoverySlotMessage } from '@quicprochat/proto';
+import { methods } from '@quicprochat/transport';
+import { atMost, exactBytes, optionalBytes } from '../../checks.ts';
+import { deviceHandler } from '../../handler.ts';
+import { conflict, deviceGone, invalidArgument } from '../../refusals.ts';
+import { expelDevice } from '../../sessions.ts';
+import { verifySignedRequest } from '../../signed-request.ts';
+import type { RecoverySlot } from '../../store/store.ts';
+
+const method = methods.recovery.storeRecoveryBundle;
+const HASH_BYTES = 32;
+const SEALED_DATA_BYTES_MAX = 200_000;
+const SEALED_KEY_BYTES_MAX = 1_024;
+const SLOTS_MAX = 2;
+
+/** Replaces the bundle; with a new OPAQUE record it is a change of password, and all other sessions end. */
+export const storeRecoveryBundle = deviceHandler(method, async ({ server, connection, session, writes }, request) => {
+  const { address, username } = session;
+  const verified = verifySignedRequest(
+    server,
+    method.id,
+    StoreRecoveryBundleBodySchema,
+    request.signed,
+    address.identityKey,
+  );
+  const { body, replay } = verified;
+  const { sealedData } = body;
+  if (sealedData.length === 0 || sealedData.length > SEALED_DATA_BYTES_MAX) {
+    throw invalidArgument(`a recovery bundle has between 1 and ${SEALED_DATA_BYTES_MAX} bytes`);
+  }
+  const slots = atMost(body.slots, SLOTS_MAX, 'slots').map(slotOf);
+  if (slots.length === 0) throw invalidArgument('a bundle without a slot opens for nobody');
+  if (new Set(slots.map(({ kind }) => kind)).size < slots.length) throw invalidArgument('each kind of slot comes once');
+  const opaqueRecord = optionalBytes(body.registrationRecord, OPAQUE_RECORD_BYTES, 'an OPAQUE registration record');
+  // THREATS 20: as at registration, a record that no login could be answered from would set this name apart.
+  if (opaqueRecord !== undefined && !isOpaqueRecord(server.opaqueSetup, username, opaqueRecord)) {
+    throw invalidArgument('the OPAQUE registration record is malformed');
+  }
+  const put = { bundle: { sealedData, slots }, address, opaqueRecord, replay };
+  const outcome = await server.store.putRecovery(put, writes);
+  switch (outcome.kind) {
+    case 'stored':
+      for (const each of outcome.ended)
+        expelDevice(server, each, connection, 'the password of this account has changed');
+      if (opaqueRecord !== undefined) {
+        server.log.info(
+          { connection: connection.id, account: server.reference(address.identityKey) },
+          'password changed',
+        );
+      }
+      return {};
+    case 'replayed': {
+      // A retry of what took effect is answered like the first time; anything else is a replay.
+      const there = await server.store.findRecovery(username);
+      if (there !== undefined && equal(there.sealedData, sealedData)) return {};
+      throw conflict('this signed request was used before', 'Sign a new one.');
+    }
+    case 'unknown_device':
+      throw deviceGone();
+  }
+});
+
+function slotOf({ kind, sealedKey, fetchTokenHash }: RecoverySlotMessage): RecoverySlot {
+  if (sealedKey.length === 0 || sealedKey.length > SEALED_KEY_BYTES_MAX) {
+    throw invalidArgument(`a sealed key has between 1 and ${SEALED_KEY_BYTES_MAX} bytes`);
+  }
+  if (kind === 'phrase') {
+    const hash = exactBytes(fetchTokenHash, HASH_BYTES, 'the hash of a fetch token');
+    return { kind, sealedKey, fetchTokenHash: hash };
+  }
+  if (kind !== 'password') throw invalidArgument('a slot is of the kind "password" or "phrase"');
+  if (fetchTokenHash.length > 0) throw invalidArgument('only a phrase fetches without a session');
+  return { kind, sealedKey, fetchTokenHash: undefined };
+}
