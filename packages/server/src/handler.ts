@@ -54,10 +54,11 @@ export function deviceHandler<I extends DescMessage, O extends DescMessage>(
   });
 }
 
-/** A large read, in its device's turn, for as long as somebody waits for it. */
+/** A large read, in its device's turn, for as long as somebody waits for it and the session lasts. */
 export function readInTurn<T>(call: DeviceCall, read: () => Promise<T>): Promise<T> {
   return call.server.readTurns.take(call.session.address, async () => {
     if (call.signal().aborted) throw new RpcError(Status.CANCELLED, 'nobody waits for this any more');
+    if (call.connection.state.session !== call.session) throw noSession();
     return read();
   });
 }
