@@ -55,21 +55,22 @@ export function createNodeCrypto(keys: KeyImport): CryptoProvider {
   const primitives = nodePrimitives(keys);
   const ed25519PrivateKeys = new WeakMap<Uint8Array, KeyObject>();
   const xWingKem = xWing(primitives);
+  const nistGroups = NIST_CURVES.map((curve) => ({ curve, group: ecdhGroup(curve) }));
   const kems = new Map<KemId, Kem>([
     [
       KemId.X25519HkdfSha256,
       dhKem(KemId.X25519HkdfSha256, 'sha256', 32, primitives.x25519, { kind: 'expand' }, { hkdfExtract, hkdfExpand }),
     ],
     [KemId.XWing, xWingKem],
-    ...NIST_CURVES.map((curve): [KemId, Kem] => [
+    ...nistGroups.map(({ curve, group }): [KemId, Kem] => [
       curve.kem,
-      dhKem(curve.kem, curve.hash, curve.secretLength, ecdhGroup(curve), privateKeyDerivationOf(curve), {
+      dhKem(curve.kem, curve.hash, curve.secretLength, group, privateKeyDerivationOf(curve), {
         hkdfExtract,
         hkdfExpand,
       }),
     ]),
   ]);
-  const ecdsaSchemes = NIST_CURVES.map((curve) => ecdsa(curve));
+  const ecdsaSchemes = nistGroups.map(({ curve, group }) => ecdsa(curve, group));
   const signatures = new Map<SignatureSchemeId, SignatureScheme>(
     [ed25519(keys, ed25519PrivateKeys), ...ecdsaSchemes].map((scheme) => [scheme.id, scheme]),
   );
@@ -89,6 +90,7 @@ export function createNodeCrypto(keys: KeyImport): CryptoProvider {
     wipe(secret) {
       ed25519PrivateKeys.delete(secret);
       for (const scheme of ecdsaSchemes) scheme.forget(secret);
+      for (const { group } of nistGroups) group.forget(secret);
       primitives.x25519.forget(secret);
       xWingKem.forget(secret);
       secret.fill(0);
@@ -312,11 +314,18 @@ function ed25519(keys: KeyImport, privateKeys: WeakMap<Uint8Array, KeyObject>): 
 
 const OPENSSL_CURVES = { 'P-256': 'prime256v1', 'P-384': 'secp384r1', 'P-521': 'secp521r1' } as const;
 
-function ecdhGroup(curve: NistCurve): DhGroup {
-  const ecdh = (privateKey: Uint8Array) => {
-    if (!isScalar(curve, privateKey)) throw new CryptoError('malformed key');
-    const exchange = createECDH(OPENSSL_CURVES[curve.name]);
-    exchange.setPrivateKey(privateKey);
+function ecdhGroup(curve: NistCurve): NodeDhGroup {
+  /** Setting a private key computes the public one, which on P-521 costs as much as an exchange. */
+  const privateKeys = new WeakMap<Uint8Array, ECDH>();
+
+  const ecdh = (privateKey: Uint8Array): ECDH => {
+    let exchange = privateKeys.get(privateKey);
+    if (exchange === undefined) {
+      if (!isScalar(curve, privateKey)) throw new CryptoError('malformed key');
+      exchange = createECDH(OPENSSL_CURVES[curve.name]);
+      exchange.setPrivateKey(privateKey);
+      privateKeys.set(privateKey, exchange);
+    }
     return exchange;
   };
   const publicKey = (privateKey: Uint8Array) => plain(ecdh(privateKey).getPublicKey());
@@ -346,6 +355,7 @@ function ecdhGroup(curve: NistCurve): DhGroup {
         return undefined;
       }
     },
+    forget: (privateKey) => privateKeys.delete(privateKey),
   };
 }
 
@@ -353,8 +363,7 @@ interface NodeEcdsa extends SignatureScheme {
   forget(privateKey: Uint8Array): void;
 }
 
-function ecdsa(curve: NistCurve): NodeEcdsa {
-  const group = ecdhGroup(curve);
+function ecdsa(curve: NistCurve, group: NodeDhGroup): NodeEcdsa {
   const privateKeys = new WeakMap<Uint8Array, KeyObject>();
   const publicKeys = new WeakMap<Uint8Array, { readonly key: KeyObject | undefined }>();
   const base64url = (bytes: Uint8Array) => Buffer.from(bytes).toString('base64url');

@@ -99,7 +99,8 @@ test('treekem (RFC 9420 sections 7.4–7.6)', () => {
         assertHex(secrets.commitSecret, update.commit_secret);
       }
 
-      // And a path of our own from the same sender, which everyone opens.
+      // And a path of our own from the same sender, which everyone opens; over the slow curves from the first sender only.
+      if (update !== vector.update_paths[0] && suite.signature.privateKeyLength > 32) continue;
       const own = editTree(tree);
       const secrets = derivePathSecrets(suite, nodeCrypto.random(suite.hashLength), steps.length);
       blankDirectPath(own, update.sender);
