@@ -3,6 +3,7 @@ export * from './base64url.ts';
 export * from './channel-hashes.ts';
 export * from './device-certificate.ts';
 export * from './display-text.ts';
+export * from './endpoint.ts';
 export * from './errors.ts';
 export * from './hybrid-key.ts';
 export * from './identity.ts';

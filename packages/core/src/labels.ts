@@ -20,6 +20,7 @@ const TEXT = {
   keyTransparencyStatement: 'qpc/v1/key-transparency-statement',
   // Signatures by the device key.
   hybridKey: 'qpc/v1/hybrid-key',
+  endpoint: 'qpc/v1/endpoint',
   loginProof: 'qpc/v1/login-proof',
   resumeProof: 'qpc/v1/resume-proof',
   rejoinRequest: 'qpc/v1/rejoin-request',
