@@ -16,6 +16,7 @@ import {
   mkdirSync,
   openSync,
   readFileSync,
+  renameSync,
   statSync,
   unlinkSync,
   writeSync,
@@ -123,7 +124,7 @@ function readSecret(file: string, bytes: number): Uint8Array | undefined {
   return secret;
 }
 
-/** Writes a new file that only its owner reads, and waits until it is on disk. */
+/** Writes a file that only its owner reads, replacing an old one, and waits until it is on disk. */
 export function writePrivateFile(file: string, content: string | Uint8Array): void {
   writeNewFile(file, content, OWNER_ONLY_FILE);
 }
@@ -133,14 +134,17 @@ export function writePublicFile(file: string, content: string | Uint8Array): voi
   writeNewFile(file, content, 0o644);
 }
 
+// Whole or not at all: a crash leaves the old file, or none.
 function writeNewFile(file: string, content: string | Uint8Array, mode: number): void {
-  const handle = openSync(file, 'w', mode);
+  const temporary = `${file}.${process.pid}.new`;
+  const handle = openSync(temporary, 'w', mode);
   try {
     writeSync(handle, typeof content === 'string' ? Buffer.from(content) : content);
     fsyncSync(handle);
   } finally {
     closeSync(handle);
   }
+  renameSync(temporary, file);
 }
 
 function syncDirectory(directory: string): void {

@@ -46,6 +46,8 @@ import { health } from './handlers/p2p/health.ts';
 import { deleteRecoveryBundle } from './handlers/recovery/delete-recovery-bundle.ts';
 import { fetchRecoveryBundle } from './handlers/recovery/fetch-recovery-bundle.ts';
 import { storeRecoveryBundle } from './handlers/recovery/store-recovery-bundle.ts';
+import { publishEndpoint } from './handlers/p2p/publish-endpoint.ts';
+import { resolveEndpoint } from './handlers/p2p/resolve-endpoint.ts';
 import { resolveIdentity } from './handlers/user/resolve-identity.ts';
 import { resolveUser } from './handlers/user/resolve-user.ts';
 
@@ -81,6 +83,8 @@ const MAKERS: readonly RouteMaker[] = [
   storeRecoveryBundle,
   fetchRecoveryBundle,
   deleteRecoveryBundle,
+  publishEndpoint,
+  resolveEndpoint,
   uploadBlob,
   downloadBlob,
   reportMessage,

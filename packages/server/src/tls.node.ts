@@ -29,7 +29,9 @@ export async function loadCertificate(config: ServerConfig, directory: DataDirec
   const generated = config.tlsCert === undefined || config.tlsKey === undefined;
   const certificatePath = path.resolve(config.tlsCert ?? directory.file('cert.pem'));
   const keyPath = path.resolve(config.tlsKey ?? directory.file('key.pem'));
-  if (generated && !existsSync(certificatePath) && !existsSync(keyPath)) {
+  // Without a database nobody has used the key: a first start that was cut short left it.
+  const unused = !existsSync(keyPath) || !existsSync(directory.file('qpc.db'));
+  if (generated && !existsSync(certificatePath) && unused) {
     const made = await makeCertificate(config.origin);
     // The key first: a certificate is announced as trusted once it exists.
     writePrivateFile(keyPath, made.privateKeyPem);

@@ -10,6 +10,7 @@ import type {
   ChannelInfo,
   ChannelMetadata,
   Device,
+  Endpoint,
   HybridKey,
   InboxGap,
   InboxRow,
@@ -197,6 +198,12 @@ export function createReads(db: Database) {
     `SELECT s.fetch_token_hash FROM account a JOIN recovery_slot s ON s.account = a.id
      WHERE a.username = ? AND s.kind = 'phrase' AND a.ended_at IS NULL`,
   );
+  const endpointFor = pluck<[number, number, number, number, number], Uint8Array>(
+    `SELECT statement FROM endpoint WHERE device = ? AND expires_at > ? AND (
+       EXISTS (SELECT 1 FROM roster own JOIN roster other ON other.channel = own.channel
+         WHERE own.device = ? AND other.device = endpoint.device)
+       OR (SELECT account FROM device WHERE id = ?) = (SELECT account FROM device WHERE id = ?))`,
+  );
   const pushTokenOf = raw<[number], readonly [string, string]>('SELECT kind, token FROM push_token WHERE device = ?');
 
   const ping = pluck<[], number>('SELECT 1 FROM sqlite_schema LIMIT 1');
@@ -354,6 +361,19 @@ export function createReads(db: Database) {
       if (refOf(address) === undefined) return { kind: 'unknown_device' };
       const ban = findBan(address.identityKey, nowMs);
       return ban === undefined ? { kind: 'good' } : { kind: 'banned', ban };
+    },
+
+    findEndpoints: (query: {
+      of: { identityKey: Uint8Array; deviceId?: Uint8Array | undefined };
+      requester: Address;
+      nowMs: number;
+    }): readonly Endpoint[] => {
+      const requester = refOf(query.requester);
+      if (requester === undefined) return [];
+      return refsOf(query.of).flatMap(({ id, address }) => {
+        const statement = endpointFor.get(id, query.nowMs, requester, requester, id);
+        return statement === undefined ? [] : [{ address, statement }];
+      });
     },
 
     findRecovery: (username: string): RecoveryBundle | undefined => {

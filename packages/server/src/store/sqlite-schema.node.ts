@@ -283,4 +283,12 @@ export const MIGRATIONS: readonly string[] = [
     PRIMARY KEY (account, kind)
   ) STRICT, WITHOUT ROWID;
   `,
+  `
+  CREATE TABLE endpoint (
+    device INTEGER PRIMARY KEY REFERENCES device,
+    statement BLOB NOT NULL,
+    expires_at INTEGER NOT NULL
+  ) STRICT;
+  CREATE INDEX endpoint_expires ON endpoint (expires_at);
+  `,
 ];

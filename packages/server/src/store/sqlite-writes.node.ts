@@ -159,10 +159,16 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
     'DELETE FROM push_token WHERE device = ? AND kind = ? AND token = ?',
   );
 
+  const putEndpoint = run<[number, Uint8Array, number]>(
+    `INSERT INTO endpoint (device, statement, expires_at) VALUES (?, ?, ?)
+     ON CONFLICT DO UPDATE SET statement = excluded.statement, expires_at = excluded.expires_at`,
+  );
+  const deleteEndpoint = run<[number]>('DELETE FROM endpoint WHERE device = ?');
+
   /** Nothing reaches the device from here on; its inbox rows go in steps, see `emptyInboxes`. */
   function endDevice(device: number, nowMs: number): void {
     markRevoked.run(nowMs, device);
-    for (const end of [deleteSessions, deleteKeyPackages, deleteHybridKey, deletePushToken, deleteHead])
+    for (const end of [deleteSessions, deleteKeyPackages, deleteHybridKey, deletePushToken, deleteEndpoint, deleteHead])
       end.run(device);
     insertEmptying.run(device);
   }
@@ -737,6 +743,7 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
   const purgeBans = run<[number, number]>('DELETE FROM ban WHERE until <= ? LIMIT ?');
   const purgeOwners = run<[number, number]>('DELETE FROM blob_owner WHERE expires_at <= ? LIMIT ?');
   const purgeUploads = run<[number, number]>('DELETE FROM upload WHERE touched_at <= ? LIMIT ?');
+  const purgeEndpoints = run<[number, number]>('DELETE FROM endpoint WHERE expires_at <= ? LIMIT ?');
   const purgeReports = run<[number, number]>('DELETE FROM report WHERE received_at <= ? LIMIT ?');
 
   function purge(input: { nowMs: number }): PurgeOutcome {
@@ -761,6 +768,7 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
       () => purgeReports.run(nowMs - limits.reportTtlMs, left).changes,
       () => purgeOwners.run(nowMs, left).changes,
       () => purgeUploads.run(nowMs - limits.uploadTtlMs, left).changes,
+      () => purgeEndpoints.run(nowMs, left).changes,
       () => purgeReplays.run(nowMs, left).changes,
       () => purgeKeyPackages.run(nowMs, left).changes,
       () => purgeDedup.run(bucketOf(nowMs) - limits.dedupWindowMs, left).changes,
@@ -850,6 +858,17 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
     addReport: (report: Omit<Report, 'id'>): { kind: 'stored' } | { kind: 'full' } => {
       if (countReports.get()! >= limits.reports) return { kind: 'full' };
       insertReport.run(report.report, report.conversationId, report.receivedAtMs);
+      return { kind: 'stored' };
+    },
+
+    putEndpoint: (put: {
+      address: Address;
+      endpoint: { statement: Uint8Array; expiresAtMs: number } | undefined;
+    }): { kind: 'stored' } | { kind: 'unknown_device' } => {
+      const device = lookups.refOf(put.address);
+      if (device === undefined) return { kind: 'unknown_device' };
+      if (put.endpoint === undefined) deleteEndpoint.run(device);
+      else putEndpoint.run(device, put.endpoint.statement, put.endpoint.expiresAtMs);
       return { kind: 'stored' };
     },
 

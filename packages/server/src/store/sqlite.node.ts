@@ -38,6 +38,7 @@ import {
   type DeleteAccountOutcome,
   DEFAULT_STORE_LIMITS,
   type Device,
+  type Endpoint,
   type Enqueue,
   type EnqueueOutcome,
   type HybridKey,
@@ -374,6 +375,21 @@ class SqliteStore implements Store {
     const outcome = await this.#write('submitCommit', commit, context);
     if (outcome.kind !== 'accepted') return outcome;
     return { ...outcome, wake: outcome.repeated ? [] : woken(outcome.results) };
+  }
+
+  putEndpoint(
+    put: { address: Address; endpoint: { statement: Uint8Array; expiresAtMs: number } | undefined },
+    context?: WriteContext,
+  ): Promise<{ kind: 'stored' } | { kind: 'unknown_device' }> {
+    return this.#write('putEndpoint', put, context);
+  }
+
+  findEndpoints(query: {
+    of: { identityKey: Uint8Array; deviceId?: Uint8Array | undefined };
+    requester: Address;
+    nowMs: number;
+  }): Promise<readonly Endpoint[]> {
+    return this.#read('findEndpoints', query);
   }
 
   putRecovery(put: PutRecovery, context?: WriteContext): Promise<PutRecoveryOutcome> {

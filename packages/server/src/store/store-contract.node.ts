@@ -161,6 +161,7 @@ export function storeContract(name: string, open: OpenStore): void {
     channels(open);
     metadata(open);
     moderation(open);
+    endpoints(open);
     recovery(open);
     blobs(open);
     commitLog(open);
@@ -1082,6 +1083,41 @@ function moderation(open: OpenStore): void {
       assert.equal((await store.purge(NOW + 90 * DAY)).removed, 3);
       assert.deepEqual(await store.addReport(report(1)), { kind: 'stored' });
       assert.deepEqual(await ids(0), [4], 'numbers are never used again');
+    });
+  });
+}
+
+function endpoints(open: OpenStore): void {
+  suite('endpoints', open, {}, (use) => {
+    test('are shown to the account and to shared rosters, until they expire or are withdrawn', async () => {
+      const store = await use();
+      const alice = await register(store, 'alice');
+      const phone = await addDevice(store, alice);
+      const [bob, carol] = [await register(store, 'bob'), await register(store, 'carol')];
+      await group(store, alice, [bob]);
+      const statement = fresh(200);
+      const put = (address: Address, bytes = statement) =>
+        store.putEndpoint({ address, endpoint: { statement: bytes, expiresAtMs: NOW + HOUR } });
+      assert.deepEqual(await put(alice, fresh(200)), { kind: 'stored' });
+      await put(alice);
+      await put(phone);
+      assert.deepEqual(await put({ ...alice, deviceId: fresh(16) }), { kind: 'unknown_device' });
+      const { identityKey } = alice;
+      const seenBy = async (requester: Address, of: { identityKey: Uint8Array; deviceId?: Uint8Array }, nowMs = NOW) =>
+        (await store.findEndpoints({ of, requester, nowMs })).map(({ address }) => hex(address.deviceId));
+      assert.deepEqual(await seenBy(bob, { identityKey }), [hex(alice.deviceId)], 'the phone is on no roster of his');
+      assert.deepEqual(await seenBy(phone, { identityKey }), [hex(alice.deviceId), hex(phone.deviceId)]);
+      assert.deepEqual(await seenBy(carol, { identityKey }), []);
+      assert.deepEqual(await seenBy(bob, phone), []);
+      assert.deepEqual(await seenBy({ ...bob, deviceId: fresh(16) }, { identityKey }), []);
+      same((await store.findEndpoints({ of: alice, requester: bob, nowMs: NOW }))[0]?.statement, statement);
+      assert.deepEqual(await seenBy(bob, alice, NOW + HOUR), []);
+      await store.putEndpoint({ address: alice, endpoint: undefined });
+      assert.deepEqual(await seenBy(bob, alice), []);
+      assert.equal((await store.purge(NOW + HOUR)).removed, 1);
+      await put(phone);
+      await store.revokeDevice({ address: phone, statement: fresh(200), nowMs: NOW });
+      assert.deepEqual(await seenBy(alice, { identityKey }), []);
     });
   });
 }

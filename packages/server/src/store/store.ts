@@ -157,6 +157,12 @@ export interface Report {
   readonly receivedAtMs: number;
 }
 
+/** Where a device can be reached directly: the signed statement as received. */
+export interface Endpoint {
+  readonly address: Address;
+  readonly statement: Uint8Array;
+}
+
 /** Whether a device may have a session. */
 export type Standing =
   | { readonly kind: 'good' }
@@ -795,6 +801,22 @@ export interface Store {
 
   // The commit log.
   submitCommit(commit: SubmitCommit, context?: WriteContext): Promise<SubmitCommitOutcome>;
+
+  // Endpoints for direct connections.
+  /** Replaces the device's endpoint; undefined withdraws it. */
+  putEndpoint(
+    put: { address: Address; endpoint: { statement: Uint8Array; expiresAtMs: number } | undefined },
+    context?: WriteContext,
+  ): Promise<{ kind: 'stored' } | { kind: 'unknown_device' }>;
+  /**
+   * Unexpired ones of a device, or of every device of an identity, that are on a roster with `requester` or of its own
+   * account: an endpoint says where somebody is, and that is no stranger's business.
+   */
+  findEndpoints(query: {
+    of: { identityKey: Uint8Array; deviceId?: Uint8Array | undefined };
+    requester: Address;
+    nowMs: number;
+  }): Promise<readonly Endpoint[]>;
 
   // Recovery.
   /** Replaces the bundle and all its slots. */
