@@ -106,7 +106,10 @@ function createSuccessor(
       psk,
     );
     const state = withoutPast(mergePendingCommit(context, made.state, made.pending));
-    wipeGroup(context, { ...first, core: { ...first.core, signaturePrivateKey: new Uint8Array() } });
+    for (const old of [first, made.state]) {
+      // The new state signs with the same key.
+      wipeGroup(context, { ...old, core: { ...old.core, signaturePrivateKey: new Uint8Array() } });
+    }
     return { kind: 'created', state, welcome: made.welcome!, ratchetTree: made.ratchetTree };
   });
 }

@@ -12,6 +12,7 @@ import { encodeOutsideMessage, proposalRef, signContent } from './framing.ts';
 import { memberContent } from './commit.ts';
 import {
   type Capabilities,
+  CipherSuiteId,
   type CommitToValidate,
   createBranch,
   type CreateGroupParameters,
@@ -359,6 +360,29 @@ refusesKeyPackage('leafKeysValid', 'an init key of small order, not in canonical
 refusesKeyPackage('leafKeysValid', 'THREATS 7: a signature key of small order', {
   leaf: (leaf) => ({ ...leaf, signatureKey: new Uint8Array(32).fill(1, 0, 1) }),
 });
+const PQ = CipherSuiteId.MLS_128_MLKEM768X25519_AES256GCM_SHA384_Ed25519;
+for (const [cipherSuite, what, spoil] of [
+  [PQ, 'an ML-KEM key that fails the modulus check', (key: Uint8Array) => key.fill(0xff, 0, 3)],
+  [PQ, 'a hybrid key whose X25519 part is of small order', (key: Uint8Array) => key.fill(0, 1184)],
+  [2, 'a point off P-256', (key: Uint8Array) => key.fill(1, 64)],
+  [5, 'a point off P-521', (key: Uint8Array) => key.fill(1, 132)],
+] as const) {
+  for (const place of ['initKey', 'encryptionKey'] as const) {
+    refuses('leafKeysValid', `THREATS 25: ${what}, as ${place}`, () => {
+      const someone = person(world, 'someone', cipherSuite);
+      const spoiled = (key: Uint8Array): Uint8Array => spoil(key.slice());
+      const forged = forgeKeyPackage(
+        context,
+        keyPackageOf(world, someone, { cipherSuite }),
+        someone.signatureKeyPair,
+        place === 'initKey'
+          ? { keyPackage: (k) => ({ ...k, initKey: spoiled(k.initKey) }) }
+          : { leaf: (leaf) => ({ ...leaf, encryptionKey: spoiled(leaf.encryptionKey) }) },
+      );
+      return verifyKeyPackage(context, forged.keyPackage);
+    });
+  }
+}
 refuses('keyPackageSuite', 'a suite nobody knows', () =>
   verifyKeyPackage(context, forgedEve({ keyPackage: (k) => ({ ...k, cipherSuite: 0xbeef }) }).keyPackage),
 );
