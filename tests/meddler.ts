@@ -72,6 +72,11 @@ export class Meddler {
     this.#send([{ ...envelope, seq: this.#given }]);
   }
 
+  /** Pushes an envelope under any position at all. */
+  pushAt(envelope: Envelope, seq: bigint): void {
+    this.#send([{ ...envelope, seq }]);
+  }
+
   /** Calls the real server in the client's own session. */
   call<I extends DescMessage, O extends DescMessage>(
     method: MethodDescriptor<I, O>,

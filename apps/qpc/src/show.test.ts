@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { ClientEvent, Conversation, Message } from '@quicprochat/client';
 import { Output } from './output.ts';
-import { clock, conversationLine, messageFields, printEvent, printMessage } from './show.ts';
+import { clock, conversationLine, messageFields, printEvent, printMessage, time } from './show.ts';
 
 const conversation: Conversation = {
   id: '00112233445566778899aabbccddeeff',
@@ -12,6 +12,7 @@ const conversation: Conversation = {
   memberCount: 3,
   epoch: 2,
   suite: 1,
+  suiteName: 'classical',
   paused: undefined,
   createdAtMs: 0,
   invitedBy: 'alice',
@@ -113,4 +114,11 @@ test('a conversation shows what is new about it', () => {
   );
   assert.match(lines[0] ?? '', /^#00112233 +team +3 people +2 unread invited by alice\n$/u);
   assert.match(lines[1] ?? '', /removed sending paused: check keys\n$/u);
+});
+
+test('a time that no calendar has is shown as none', () => {
+  assert.equal(time(8_640_000_000_000_001), undefined);
+  assert.equal(time(Number.NaN), undefined);
+  assert.equal(time(undefined), undefined);
+  assert.equal(time(0), '1970-01-01T00:00:00.000Z');
 });

@@ -58,9 +58,10 @@ export function messageFields(message: Message): JsonFields {
   };
 }
 
-/** ISO 8601 in UTC. */
+/** ISO 8601 in UTC; undefined for what is no time (others choose some of these numbers). */
 export function time(ms: number | undefined): string | undefined {
-  return ms === undefined ? undefined : new Date(ms).toISOString();
+  const date = new Date(ms ?? Number.NaN);
+  return Number.isNaN(date.getTime()) ? undefined : date.toISOString();
 }
 
 /** `14:05`, or with the day when it was not today; in the person's own time zone. */

@@ -24,6 +24,7 @@ import { methods } from '@quicprochat/transport';
 import { canonicalUsername } from './contacts.ts';
 import type { Engine } from './engine.ts';
 import { ClientError } from './errors.ts';
+import { serverTime } from './outside-numbers.ts';
 import { statusOf } from './server-errors.ts';
 import { currentPin } from './session.ts';
 import type { StoredAccount } from './store/index.ts';
@@ -104,7 +105,7 @@ export async function login(engine: Engine, username: string, password: string):
     }
     change.store.account.saveSession({
       token: session.token.slice(),
-      expiresAtMs: Number(session.expiresAtMs),
+      expiresAtMs: serverTime(session.expiresAtMs),
       createdAtMs: engine.nowMs(),
     });
   });

@@ -10,6 +10,7 @@ import { methods } from '@quicprochat/transport';
 import type { Change, Engine } from './engine.ts';
 import { type ClientError, toClientError } from './errors.ts';
 import { createMessageId } from './message/index.ts';
+import { serverTime } from './outside-numbers.ts';
 import { canProtect, protect } from './send-message.ts';
 import { statusOf } from './server-errors.ts';
 import type { OutboxEntry, Protection } from './store/index.ts';
@@ -147,7 +148,7 @@ export class OutboxDelivery {
       return (change) => delivered(change, entry, messageId, envelope, results, deliveryProof, undefined);
     }
     const answer = await server.call(methods.delivery.batchEnqueue, { channelId, messageId, payload: envelope });
-    const acceptedAtMs = answer.receipt === undefined ? undefined : Number(answer.receipt.acceptedAtMs);
+    const acceptedAtMs = answer.receipt === undefined ? undefined : serverTime(answer.receipt.acceptedAtMs);
     return (change) =>
       delivered(change, entry, messageId, envelope, answer.results, answer.deliveryProof, acceptedAtMs);
   }

@@ -13,6 +13,7 @@ import {
 import { methods } from '@quicprochat/transport';
 import type { Engine } from './engine.ts';
 import { toClientError } from './errors.ts';
+import { isStorable, serverTime } from './outside-numbers.ts';
 import { type InboxRow, receiveMessages } from './receive-message.ts';
 
 /** Acknowledging removes rows at the server; several batches share one call. */
@@ -39,7 +40,7 @@ export class Inbox {
       return;
     }
     try {
-      receiveMessages(this.#engine, envelopes.map(rowOf));
+      receiveMessages(this.#engine, envelopes.filter(hasPosition).map(rowOf));
     } catch (error) {
       // The disk refuses: nothing was stored, nothing is acknowledged. The connection starts over from the cursor.
       this.#engine.ports.log.warn('the inbox could not be stored', { reason: toClientError(error).code });
@@ -134,6 +135,11 @@ export class Inbox {
   }
 }
 
+/** Without a position that can be stored and acknowledged there is no row; no inbox grows that long. */
+function hasPosition({ seq }: Envelope): boolean {
+  return isStorable(seq);
+}
+
 /** Decoded bytes share the event's buffer; what is kept long is copied here. */
 function rowOf(envelope: Envelope): InboxRow {
   return {
@@ -141,7 +147,7 @@ function rowOf(envelope: Envelope): InboxRow {
     data: envelope.data.slice(),
     channelId: envelope.channelId.slice(),
     messageId: envelope.messageId.slice(),
-    acceptedAtMs: Number(envelope.acceptedAtMs),
+    acceptedAtMs: serverTime(envelope.acceptedAtMs),
     wrap: envelope.wrap.slice(),
     entry: envelope.entry && {
       ...envelope.entry,

@@ -45,7 +45,8 @@ export interface InboxRow {
   readonly data: Uint8Array;
   readonly channelId: Uint8Array;
   readonly messageId: Uint8Array;
-  readonly acceptedAtMs: number;
+  /** The server's clock; undefined when it told no possible time. */
+  readonly acceptedAtMs: number | undefined;
   readonly wrap: Uint8Array;
   readonly entry: Envelope['entry'];
   readonly pqRenewal: Envelope['pqRenewal'];
@@ -134,7 +135,7 @@ function isOwnCopy(change: Change, { channelId, messageId, acceptedAtMs }: Inbox
     keepWhileDoubted(change, queued);
     const { localId } = queued;
     if (localId !== undefined) {
-      store.messages.setState(localId, { state: 'sent', messageId, acceptedAtMs });
+      store.messages.setState(localId, { state: 'sent', messageId, acceptedAtMs: acceptedAtMs ?? engine.nowMs() });
       change.emit(() => ({ type: 'message-state', message: storedMessageView(engine, localId) }));
     }
     return true;

@@ -4,6 +4,9 @@ import { Status } from '@quicprochat/proto';
 import { ConnectError, ConnectionLost, RpcError } from '@quicprochat/transport';
 import { ClientError, type ClientErrorCode, type ClientErrorKind, toClientError } from './errors.ts';
 
+/** A server may ask for patience, not for a time that a timer cannot count: those run out at once. */
+const RETRY_AFTER_MS_MAX = 3_600_000;
+
 /** Any failure of a call or of connecting, as a ClientError; ClientErrors stay what they are. */
 export function connectionFailure(error: unknown, server: string): ClientError {
   if (error instanceof ClientError) return error;
@@ -81,7 +84,7 @@ function refusal(error: RpcError): ClientError {
   const hint = displayText(error.hint, { charsMax: 200 });
   return new ClientError(kind, code, said === '' ? words : said, {
     hint: hint === '' ? (HINTS[code] ?? '') : hint,
-    retryAfterMs: error.retryAfterMs,
+    retryAfterMs: Math.min(error.retryAfterMs, RETRY_AFTER_MS_MAX),
     cause: error,
   });
 }

@@ -17,6 +17,7 @@ import {
 } from '@quicprochat/core';
 import type { Account, DeviceHybridKey } from '@quicprochat/proto';
 import { ClientError } from './errors.ts';
+import { isStorable } from './outside-numbers.ts';
 
 const DEVICES_MAX = 64;
 
@@ -70,6 +71,7 @@ export function verifyAccount(
     if (seen.has(deviceId)) throw badCertificate(username, 'a device is listed twice');
     seen.add(deviceId);
     const serial = pins.certificateSerial(deviceId);
+    if (!isStorable(certificate.serial)) throw badCertificate(username, 'its serial number is too large');
     if (serial !== undefined && certificate.serial < serial) {
       throw badCertificate(username, 'the server shows an old device certificate');
     }
@@ -92,6 +94,9 @@ export function verifyDeviceHybridKey(
   if (outcome.kind === 'invalid') throw badHybridKey(certificate.username, outcome.reason);
   const key = outcome.statement;
   const serial = pins.hybridSerial(encodeHex(certificate.deviceId));
+  if (!isStorable(key.serial) || !isStorable(certificate.serial)) {
+    throw badHybridKey(certificate.username, 'a serial number is too large');
+  }
   if (serial !== undefined && key.serial < serial) {
     throw badHybridKey(certificate.username, 'the server shows an old one');
   }

@@ -75,6 +75,13 @@ test('text is limited in bytes, not characters', () => {
   assert.deepEqual(parseContent(foreign({ body: { case: 'text', value: { text: '' } } })), malformed);
 });
 
+test('a time that no calendar has is malformed', () => {
+  const last = 8_640_000_000_000_000n;
+  assert.equal(parseContent(foreign({ sentAtMs: last })).kind, 'content');
+  assert.equal(parseContent(foreign({ sentAtMs: last + 1n })).kind, 'malformed');
+  assert.equal(parseContent(foreign({ sentAtMs: 2n ** 64n - 1n })).kind, 'malformed');
+});
+
 test('group names are limited, versions start at 1', () => {
   const info = (version: bigint, name: string): unknown =>
     buildContent({ ...first, body: { kind: 'groupInfo', groupInfo: { version, name } } });

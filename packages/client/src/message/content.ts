@@ -6,6 +6,7 @@
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { IDENTITY_KEY_BYTES } from '@quicprochat/core';
 import { type CryptoProvider, EMPTY, encodeUtf8 } from '@quicprochat/crypto';
+import { TIME_MS_MAX } from '../outside-numbers.ts';
 import { type Content as ContentMessage, ContentSchema, GroupInfoSchema } from '@quicprochat/proto/content';
 
 export const TEXT_BYTES_MAX = 32_768;
@@ -162,6 +163,7 @@ function isSoundHeader({ contentId, sentAtMs, deviceCounter, previousHash }: Omi
     contentId.length === CONTENT_ID_BYTES &&
     Number.isSafeInteger(sentAtMs) &&
     sentAtMs >= 0 &&
+    sentAtMs <= TIME_MS_MAX &&
     deviceCounter >= 1n &&
     deviceCounter < 1n << 63n &&
     // The first has no predecessor, every other one has.
