@@ -235,7 +235,7 @@ export interface CommitToValidate {
   /** The group as it will be, the committer's new leaf included. */
   readonly after: GroupView;
   readonly proposals: readonly SentProposal[];
-  /** In an external commit the place of the joiner, whom `before` does not have. */
+  /** In an external commit the place of the joiner, where `before` has nobody, or its former self. */
   readonly committer: LeafIndex;
   readonly external: boolean;
   readonly authenticatedData: Uint8Array;
