@@ -1,6 +1,6 @@
 // The server on Node, over real QUIC: start, secrets on disk, restart, draining, and what a failed start says.
 import assert from 'node:assert/strict';
-import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { X509Certificate } from 'node:crypto';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -113,6 +113,21 @@ test('a restart keeps origin, secrets and certificate; another origin is refused
   await two.close();
   const other = await startupError(start('again', { origin: 'other.example.org' }));
   assert.match(other.message, /belongs to the server "chat.example.org"/);
+});
+
+test('a first start that was cut short between key and certificate makes both anew; a lost certificate does not', async () => {
+  const dataDir = path.join(folder, 'cut');
+  mkdirSync(dataDir);
+  writeFileSync(path.join(dataDir, 'key.pem'), '-----BEGIN PRIVATE');
+  const server = await start('cut');
+  const client = await connect(server);
+  assert.equal((await client.call(methods.p2p.health, {})).store, StoreState.OK);
+  client.close();
+  await server.close();
+  assert.equal(statSync(path.join(dataDir, 'key.pem')).mode & 0o777, 0o600);
+  // Clients know this one by now.
+  rmSync(server.certificatePath);
+  assert.match((await startupError(start('cut'))).message, /no such file/);
 });
 
 test('shutting down finishes the calls in flight, tells subscribers, and refuses new ones', async () => {
