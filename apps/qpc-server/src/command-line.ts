@@ -3,7 +3,7 @@ import { SETTINGS } from '@quicprochat/server';
 import type { Setting } from '@quicprochat/server';
 import { Command, Option } from 'commander';
 
-const SWITCHES = new Set(['production', 'pushPrivate']);
+const SWITCHES = new Set(['production', 'pushPrivate', 'allowSealedSender']);
 
 export function commandLine(version: string): Command {
   const program = new Command('qpc-server')

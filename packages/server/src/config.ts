@@ -127,6 +127,7 @@ const configSchema = z.strictObject({
   connectionsMax: whole(1, 1_000_000, 10_000).describe('connections at once'),
   shutdownGraceSecs: whole(0, 600, 10).describe('how long calls in flight may take when the server stops'),
   production: yesOrNo.describe('refuse a generated certificate and an unencrypted database'),
+  allowSealedSender: yesOrNo.describe('take messages to channels from senders who do not say who they are'),
   admins: identityKeys
     .optional()
     .describe('identity keys (hex, with commas in between) of those who may ban and read reports'),

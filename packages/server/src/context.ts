@@ -10,7 +10,7 @@ import type { InboxPump } from './inbox-pump.ts';
 import type { PushNotifiers, PushWakeUps } from './push-notifier.ts';
 import type { RateLimits } from './rate-limits.ts';
 import type { ReadTurns } from './read-turns.ts';
-import type { Address, InboxGap, Store, StoreLimits } from './store/store.ts';
+import type { Address, InboxGap, InboxRow, Store, StoreLimits } from './store/store.ts';
 
 /** Monotonic time and timers of the transport, and the time of day. */
 export interface ServerClock extends Clock {
@@ -46,13 +46,18 @@ export interface ServerContext {
   /** Identity keys in hex. */
   readonly admins: ReadonlySet<string>;
   readonly readTurns: ReadTurns;
+  /** Whether it takes messages without a session (PROTOCOL 6). */
+  readonly allowSealedSender: boolean;
   readonly blobs: Blobs;
   readonly live: LiveDevices;
   /** By the name a device gives with its token. */
   readonly notifiers: PushNotifiers;
   readonly wakeUps: PushWakeUps;
-  /** Something new is in these inboxes, on disk: wakes who waits and knocks at who is away. */
-  arrived(addresses: readonly Address[]): void;
+  /**
+   * Something new is in these inboxes, on disk: wakes who waits and knocks at who is away. `rows` has what was added to
+   * some of them, by the same objects.
+   */
+  arrived(addresses: readonly Address[], rows?: ReadonlyMap<Address, InboxRow>): void;
   /** Aborted when the server begins to go away: whoever waits for something stops waiting. */
   readonly leaving: AbortSignal;
   /** A short keyed hash of an identity or address, for logs: the same within one run, meaningless outside it. */
@@ -89,6 +94,8 @@ export interface PendingLogin {
 
 export interface ConnectionState {
   session: DeviceSession | RecoverySession | undefined;
+  /** It has had a device's session: nothing sealed may follow on it, or the two together name the sender. */
+  named: boolean;
   /** From GetNonce; the newest counts, once. */
   nonce: { readonly bytes: Uint8Array; readonly expiresAt: number } | undefined;
   /** By login id in hex, oldest first. */
@@ -101,5 +108,5 @@ export interface ConnectionState {
 export type ClientConnection = ServerConnection<ConnectionState>;
 
 export function newConnectionState(): ConnectionState {
-  return { session: undefined, nonce: undefined, logins: new Map(), pump: undefined, toldGap: undefined };
+  return { session: undefined, named: false, nonce: undefined, logins: new Map(), pump: undefined, toldGap: undefined };
 }

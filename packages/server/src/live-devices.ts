@@ -1,17 +1,21 @@
 /**
  * Which devices have a connection right now, and who waits for their inboxes. A write that reached the disk wakes its
- * recipients here; waking says "look again", never what there is to see.
+ * recipients here; waking says "look again". The row that is new may come along, so that who has seen all before it need
+ * not read it back.
  */
 import { encodeAddress } from '@quicprochat/core';
 import { encodeHex } from '@quicprochat/crypto';
 import type { PushEvent } from '@quicprochat/proto';
 import type { ClientConnection } from './context.ts';
-import type { Address } from './store/store.ts';
+import type { Address, InboxRow } from './store/store.ts';
 
 interface Live {
   readonly connections: Set<ClientConnection>;
-  readonly waiters: Set<() => void>;
+  readonly waiters: Set<Waiter>;
 }
+
+/** Told after each write to an inbox, of the row it added if that is at hand. */
+export type Waiter = (row: InboxRow | undefined) => void;
 
 export class LiveDevices {
   readonly #devices = new Map<string, Live>();
@@ -34,7 +38,7 @@ export class LiveDevices {
   }
 
   /** Calls `wake` after each write to the inbox, until the function returned is called. */
-  onWake(address: Address, wake: () => void): () => void {
+  onWake(address: Address, wake: Waiter): () => void {
     const key = keyOf(address);
     this.#live(address).waiters.add(wake);
     return () => {
@@ -52,12 +56,12 @@ export class LiveDevices {
     return (this.#devices.get(keyOf(address))?.connections.size ?? 0) > 0;
   }
 
-  /** Something new is in these inboxes, on disk. */
-  wake(addresses: readonly Address[]): void {
+  /** Something new is in these inboxes, on disk. `rows` has what was added to some of them. */
+  wake(addresses: readonly Address[], rows?: ReadonlyMap<Address, InboxRow>): void {
     if (this.#devices.size === 0) return;
     for (const address of addresses) {
       const waiters = this.#devices.get(keyOf(address))?.waiters;
-      if (waiters !== undefined) for (const wake of waiters) wake();
+      if (waiters !== undefined) for (const wake of waiters) wake(rows?.get(address));
     }
   }
 

@@ -61,7 +61,7 @@ describe('a first start', () => {
     assert.equal(health.origin, `localhost:${server.port}`);
     assert.equal(health.store, StoreState.OK);
     assert.deepEqual([health.receiptKey.length, health.receiptKeyId.length, health.opaqueKey.length], [32, 8, 32]);
-    assert.equal(health.limits?.sealedSender, true);
+    assert.equal(health.limits?.sealedSender, false);
     client.close();
   });
 

@@ -99,6 +99,7 @@ export async function startServer(config: ServerConfig, surroundings: ServerSurr
       storeLimits,
       rates: rateSettingsOf(config),
       blobFiles,
+      allowSealedSender: config.allowSealedSender,
       ...(config.admins === undefined ? {} : { admins: config.admins }),
       notifiers: new Map([['webhook', createWebhookNotifier({ allowPrivate: config.pushPrivate })]]),
     });

@@ -39,6 +39,8 @@ export interface ServerParts {
   readonly storeLimits: StoreLimits;
   readonly rates: RateSettings;
   readonly blobFiles: BlobFiles;
+  /** PROTOCOL 6; default: no. */
+  readonly allowSealedSender?: boolean;
   /** Identity keys of administrators, 64 hex digits each; default: none. */
   readonly admins?: readonly string[];
   /** By kind; default: none. */
@@ -86,12 +88,13 @@ export function createServer(parts: ServerParts): QuicprochatServer {
     rates: new RateLimits(clock, parts.rates),
     readTurns: new ReadTurns(),
     admins: new Set(parts.admins),
+    allowSealedSender: parts.allowSealedSender ?? false,
     blobs: new Blobs({ crypto, store, log, files: parts.blobFiles, uploadTtlMs: parts.storeLimits.uploadTtlMs }),
     live,
     notifiers,
     wakeUps,
-    arrived: (addresses) => {
-      live.wake(addresses);
+    arrived: (addresses, rows) => {
+      live.wake(addresses, rows);
       if (notifiers.size > 0) for (const address of addresses) if (!live.has(address)) wakeUps.knock(address);
     },
     leaving: leaving.signal,

@@ -19,6 +19,7 @@ export async function beginDeviceSession(
   // The connection may have gone while the store was asked; its end has been handled already.
   if (connection.closed !== undefined) return;
   connection.state.session = session;
+  connection.state.named = true;
   server.live.add(session.address, connection);
   server.wakeUps.forget(session.address);
   // Asked after the session is live: whoever revokes it meanwhile finds it here, or is seen by this.

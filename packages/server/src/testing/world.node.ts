@@ -162,6 +162,8 @@ export interface WorldOptions {
   readonly rates?: Partial<RateSettings>;
   readonly notifiers?: PushNotifiers;
   readonly admins?: readonly string[];
+  /** Default: yes. */
+  readonly allowSealedSender?: boolean;
 }
 
 export class World {
@@ -204,6 +206,7 @@ export class World {
       storeLimits: { ...DEFAULT_STORE_LIMITS, ...options.limits },
       blobFiles: await openBlobFiles(path.join(folder, 'blobs')),
       rates: { ...NO_RATES, ...options.rates },
+      allowSealedSender: options.allowSealedSender ?? true,
       ...(options.admins === undefined ? {} : { admins: options.admins }),
       ...(options.notifiers === undefined ? {} : { notifiers: options.notifiers }),
     });

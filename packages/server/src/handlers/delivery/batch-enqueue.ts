@@ -60,7 +60,11 @@ export const batchEnqueue = handler(methods.delivery.batchEnqueue, async (call, 
 /** THREATS 36: nothing here can name the sender. The network address serves as key of a limit and is not kept. */
 async function sealed(call: Call, request: BatchEnqueueRequest) {
   const { server, connection } = call;
+  if (!server.allowSealedSender) {
+    throw unauthenticated('this server takes messages with a session only', 'Log in first.');
+  }
   if (request.sendToken.length === 0) throw unauthenticated('this connection has no session', 'Log in first.');
+  if (connection.state.named) throw invalidArgument('a send token belongs on a connection that never had a session');
   const token = exactBytes(request.sendToken, SEND_TOKEN_BYTES, 'a send token');
   const channel = channelId(request.channelId);
   if (request.recipients.length > 0) throw invalidArgument('a sealed message goes to the whole channel');

@@ -327,6 +327,22 @@ describe('a message to a channel', () => {
     assert.equal((await c.call(delivery.enqueue, direct)).results[0]?.outcome.case, 'queued');
   });
 
+  test('THREATS 36: not on a connection that had a session, and not on a server that does not allow it', async () => {
+    const sealed = { channelId, messageId: messageId(), payload: envelope(3), sendToken: crypto.random(32) };
+    const after = await world.login(alice);
+    await after.call(methods.auth.logout, {});
+    assert.equal((await refusal(after.call(delivery.batchEnqueue, sealed))).status, Status.INVALID_ARGUMENT);
+    a = await world.login(alice);
+    const strict = await World.start({ allowSealedSender: false });
+    try {
+      const connection = strict.connect();
+      assert.equal((await refusal(connection.call(delivery.batchEnqueue, sealed))).status, Status.UNAUTHENTICATED);
+      assert.equal((await connection.call(methods.p2p.health, {})).limits?.sealedSender, false);
+    } finally {
+      await strict.close();
+    }
+  });
+
   test('THREATS 27: who knows a channel but not its token uses up nobody’s share', async () => {
     const strict = await World.start({ rates: { sealedPerChannel: { burst: 2, perHour: 2 } } });
     try {

@@ -36,7 +36,7 @@ export const health: RouteMaker = (server) => {
         keyPackagesMax: storeLimits.keyPackagesPerSuite,
         devicesMax: storeLimits.devicesPerAccount,
         blobBytesMax: BigInt(BLOB_BYTES_MAX),
-        sealedSender: true,
+        sealedSender: server.allowSealedSender,
       },
       timeMs: BigInt(nowMs),
     };
