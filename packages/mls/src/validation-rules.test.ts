@@ -44,6 +44,7 @@ import {
   processMessage,
   protectApplication,
   type Rejected,
+  resumptionPsk,
   type RuleName,
   type Sender,
   validationRules,
@@ -1427,6 +1428,24 @@ test('every rule has a test, and a number of its own', () => {
     [],
   );
   assert.equal(new Set(rules.map((rule) => validationRules[rule].number)).size, rules.length);
+});
+
+test("every number of OpenMLS's list that is a refusal has its rule", () => {
+  const range = (from: number, to: number): number[] => Array.from({ length: to - from + 1 }, (_, i) => from + i);
+  const list = [range(2, 11), range(101, 113), range(200, 209), range(240, 246), [300], range(401, 403)].flat();
+  const numbers = (Object.keys(validationRules) as RuleName[]).map((rule): number => validationRules[rule].number);
+  assert.deepEqual(
+    numbers.filter((number) => number < 600).toSorted((a, b) => a - b),
+    list,
+  );
+});
+
+test('ValSem400: resumption PSKs of as many past epochs are kept as the group is configured for', () => {
+  let state = scene({ config: { resumptionEpochsMax: 2 } }).mallory;
+  for (let i = 0; i < 4; i++) state = merged(context, commit(context, state));
+  const { epoch } = state.core.context;
+  const kept = [0n, 1n, 2n, 3n, 4n].filter((age) => resumptionPsk(state, epoch - age) !== undefined);
+  assert.deepEqual(kept, [0n, 1n, 2n]);
 });
 
 test('the sender of a commit is held to the same rules', () => {
