@@ -102,6 +102,7 @@ const ratesSchema = z.strictObject({
   resolves: rate('resolves', 'look-ups by an account'),
   channels: rate('channels', 'channels opened by an account'),
   commits: rate('commits', 'commits of a device'),
+  commitKib: rate('commitKib', 'KiB of commits and Welcomes by an account'),
   keyPackagesOfOne: rate('keyPackagesOfOne', 'fetches of one account’s KeyPackages by another'),
   keyPackages: rate('keyPackages', 'fetches of KeyPackages by an account'),
   keyPackageUploads: rate('keyPackageUploads', 'uploads of KeyPackages by a device'),

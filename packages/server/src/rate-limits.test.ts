@@ -34,6 +34,16 @@ test('a bucket gives its burst at once, then one per interval, and says how long
   assert.ok(buckets.take('a') > 0, 'never more than the burst');
 });
 
+test('what costs more takes more; what costs more than the burst takes all of it', () => {
+  const clock = new ManualClock();
+  const buckets = new TokenBuckets(clock, { burst: 10, perHour: 3_600 });
+  assert.equal(buckets.take('a', 6), 0);
+  assert.equal(Math.round(buckets.take('a', 6)), 2_000);
+  assert.equal(buckets.take('a', 4), 0);
+  assert.equal(buckets.take('b', 1_000), 0);
+  assert.ok(buckets.take('b') > 0);
+});
+
 test('THREATS 27: the table of callers is bounded', () => {
   const buckets = new TokenBuckets(new ManualClock(), { burst: 1, perHour: 1 });
   for (let i = 0; i < 100_500; i++) buckets.take(String(i));

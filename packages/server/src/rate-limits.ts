@@ -28,18 +28,19 @@ export class TokenBuckets {
     this.#perMs = rate.perHour / HOUR_MS;
   }
 
-  /** Takes a token: 0 when there was one, else the milliseconds until there is. */
-  take(key: string): number {
+  /** Takes `cost` tokens: 0 when there were as many, else the milliseconds until there are. */
+  take(key: string, cost = 1): number {
     if (this.#perMs === 0) return 0;
     const now = this.#clock.now();
     const known = this.#buckets.get(key);
     const tokens =
       known === undefined ? this.#burst : Math.min(this.#burst, known.tokens + (now - known.at) * this.#perMs);
     this.#buckets.delete(key);
-    const granted = tokens >= 1;
-    this.#buckets.set(key, { tokens: granted ? tokens - 1 : tokens, at: now });
+    const wanted = Math.min(cost, this.#burst);
+    const granted = tokens >= wanted;
+    this.#buckets.set(key, { tokens: granted ? tokens - wanted : tokens, at: now });
     if (this.#buckets.size > KEYS_MAX) this.#forgetOldest();
-    return granted ? 0 : (1 - tokens) / this.#perMs;
+    return granted ? 0 : (wanted - tokens) / this.#perMs;
   }
 
   get size(): number {
@@ -68,6 +69,8 @@ export interface RateSettings {
   readonly channels: Rate;
   /** SubmitCommit, per device. */
   readonly commits: Rate;
+  /** Bytes of SubmitCommit in KiB, per account: what it writes lies outside every inbox's cap. */
+  readonly commitKib: Rate;
   /** FetchKeyPackage, per (requester, target). */
   readonly keyPackagesOfOne: Rate;
   /** FetchKeyPackage, per requester. */
@@ -93,6 +96,7 @@ export const DEFAULT_RATES: RateSettings = {
   resolves: { burst: 200, perHour: 3_600 },
   channels: { burst: 200, perHour: 1_200 },
   commits: { burst: 30, perHour: 1_800 },
+  commitKib: { burst: 65_536, perHour: 262_144 },
   keyPackagesOfOne: { burst: 10, perHour: 10 },
   keyPackages: { burst: 1_000, perHour: 42 },
   keyPackageUploads: { burst: 60, perHour: 240 },
@@ -109,6 +113,7 @@ const WORDS: Record<RateName, string> = {
   resolves: 'too many look-ups from this account',
   channels: 'too many channels were opened by this account',
   commits: 'this device has committed too often',
+  commitKib: 'the commits of this account were too large together',
   keyPackagesOfOne: 'too many KeyPackages of this account were fetched',
   keyPackages: 'too many KeyPackages were fetched',
   keyPackageUploads: 'this device has uploaded KeyPackages too often',
@@ -129,9 +134,9 @@ export class RateLimits {
     this.#buckets = Object.fromEntries(entries) as Record<RateName, TokenBuckets>;
   }
 
-  /** Takes one token of `name` for `key`. @throws RpcError `rate limited` */
-  take(name: RateName, key: string): void {
-    const waitMs = this.#buckets[name].take(key);
+  /** Takes `cost` tokens of `name` for `key`. @throws RpcError `rate limited` */
+  take(name: RateName, key: string, cost = 1): void {
+    const waitMs = this.#buckets[name].take(key, cost);
     if (waitMs > 0) throw rateLimited(WORDS[name], waitMs);
   }
 }

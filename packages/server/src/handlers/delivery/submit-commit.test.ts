@@ -248,6 +248,23 @@ test('a commit and a message to two thousand devices are answered, each device b
   assert.equal(message.results.length, 2_001);
 });
 
+test('THREATS 27: what commits write outside the caps of inboxes is limited per account', async () => {
+  const strict = await World.start({ rates: { commitKib: { burst: 10, perHour: 3_600 } } });
+  try {
+    const person = await strict.register('alice');
+    const connection = await strict.login(person);
+    await connection.call(methods.channel.createChannel, { kind: { case: 'group', value: { channelId } } });
+    const big = envelope(3, 6_000);
+    accepted(await connection.call(delivery.submitCommit, { ...commit(0n), payload: big }));
+    const letter = { ...welcome(person), payload: envelope(1, 6_000) };
+    const error = await refusal(connection.call(delivery.submitCommit, { ...commit(1n), welcomes: [letter] }));
+    assert.equal(error.status, Status.RATE_LIMITED);
+    accepted(await connection.call(delivery.submitCommit, commit(1n)));
+  } finally {
+    await strict.close();
+  }
+});
+
 describe('a message to a channel', () => {
   test('goes to the whole roster, the author included, live', async () => {
     await addBob();

@@ -47,10 +47,20 @@ export const submitCommit = deviceHandler(methods.delivery.submitCommit, async (
     nowMs: server.clock.wallMs(),
   };
   server.rates.take('commits', encodeHex(encodeAddress(session.address)));
+  server.rates.take('commitKib', encodeHex(session.address.identityKey), Math.ceil(storedBytes(commit) / 1024));
   const outcome = await server.store.submitCommit(commit, writes);
   if (outcome.kind === 'accepted') server.arrived(outcome.wake);
   return answerOf(server, commit, outcome);
 });
+
+/** What the store keeps of it for ninety days: payloads once for all who get them, and a wrap for each at most. */
+function storedBytes({ payload, welcomes, pqRenewal }: SubmitCommit): number {
+  const welcomeBytes = welcomes.reduce(
+    (sum, welcome) => sum + welcome.payload.data.length + welcome.recipients.length * WRAP_BYTES,
+    0,
+  );
+  return payload.data.length + welcomeBytes + (pqRenewal?.wraps.length ?? 0) * WRAP_BYTES;
+}
 
 function payloadOf(server: ServerContext, data: Uint8Array): Payload {
   return { data, hash: server.crypto.hash('sha256', data) };
