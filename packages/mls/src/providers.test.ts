@@ -5,20 +5,24 @@ import { nobleCrypto } from '@quicprochat/crypto/noble';
 import {
   type CipherSuite,
   cipherSuites,
+  createGroupInfo,
   createProposal,
   generateSignatureKeyPair,
+  joinByExternalCommit,
   type MlsContext,
   protectApplication,
 } from './index.ts';
 import {
   assertAgree,
   commit,
+  credential,
   groupOf,
   joined,
   keyPackageOf,
   makeWorld,
   merged,
   processed,
+  show,
   verified,
 } from './testing/world.node.ts';
 
@@ -54,6 +58,25 @@ for (const { id, name } of cipherSuites) {
     assert.deepEqual(processed(node, atAlice, sent.message, 'application').data, encodeUtf8('hello'));
     const answer = protectApplication(node, atAlice, encodeUtf8('hi'));
     assert.deepEqual(processed(noble, sent.state, answer.message, 'application').data, encodeUtf8('hi'));
+
+    // And one more from outside, each way.
+    const hooks = { externalJoin: () => ({ kind: 'accept' }) as const };
+    for (const [inside, outside] of [
+      [node, noble],
+      [noble, node],
+    ] as const) {
+      const alone = groupOf(world, alice!, { cipherSuite: id });
+      const joining = joinByExternalCommit(
+        { ...outside, hooks },
+        {
+          groupInfo: createGroupInfo(inside, alone, { externalPub: true }),
+          credential: credential('outsider'),
+          signatureKeyPair: bob!.signatureKeyPair,
+        },
+      );
+      assert.ok(joining.kind === 'committed', show(joining));
+      assertAgree([joining.state, processed({ ...inside, hooks }, alone, joining.commit, 'commit').state]);
+    }
   });
 }
 

@@ -208,7 +208,7 @@ export interface MlsHooks {
   /**
    * The application's authentication service (RFC 9420 section 5.3.1): is this credential, with this signature key and
    * these leaf extensions, who it claims to be? Asked for every member when joining, and for each leaf that an Add, an
-   * Update or a commit's path brings in. Without it every credential is accepted. It must answer alike for all members
+   * Update or a commit's path brings in; for a joiner by external commit the reason is 'add'. Without it every credential is accepted. It must answer alike for all members
    * of a group, so not depend on time or network.
    */
   validateMember?(member: Member, reason: 'join' | 'add' | 'update' | 'commit'): Verdict;
