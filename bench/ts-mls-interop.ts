@@ -12,7 +12,6 @@ import {
   decodeMlsMessage,
   defaultCapabilities,
   defaultLifetime,
-  emptyPskIndex,
   encodeMlsMessage,
   generateKeyPackage,
   getCiphersuiteFromName,
@@ -23,7 +22,9 @@ import {
   type MLSMessage,
   type PrivateKeyPackage,
   processMessage,
+  processPrivateMessage,
   type Proposal,
+  type PskIndex,
 } from 'ts-mls';
 
 export interface PeerKeys {
@@ -39,7 +40,8 @@ export interface PeerCommit {
 
 export type PeerChange =
   | { readonly kind: 'add'; readonly keyPackage: Uint8Array }
-  | { readonly kind: 'remove'; readonly removed: number };
+  | { readonly kind: 'remove'; readonly removed: number }
+  | { readonly kind: 'psk'; readonly pskId: Uint8Array };
 
 export class Peer {
   readonly #suite: CiphersuiteImpl;
@@ -64,7 +66,7 @@ export class Peer {
     const message = decode(welcome);
     if (message.wireformat !== 'mls_welcome') throw new Error('not a Welcome');
     const { publicPackage, privatePackage } = own;
-    return new Peer(suite, await joinGroup(message.welcome, publicPackage, privatePackage, emptyPskIndex, suite));
+    return new Peer(suite, await joinGroup(message.welcome, publicPackage, privatePackage, anyPsk, suite));
   }
 
   /** Joins by external commit. */
@@ -108,7 +110,11 @@ export class Peer {
     if (message.wireformat !== 'mls_private_message' && message.wireformat !== 'mls_public_message') {
       throw new Error('not a message of a group');
     }
-    const result = await processMessage(message, this.#state, emptyPskIndex, acceptAll, this.#suite);
+    // Its processMessage forgets the pre-shared keys on the way to a PrivateMessage.
+    const result =
+      message.wireformat === 'mls_private_message'
+        ? await processPrivateMessage(this.#state, message.privateMessage, anyPsk, this.#suite)
+        : await processMessage(message, this.#state, anyPsk, acceptAll, this.#suite);
     this.#state = result.newState;
     return result.kind === 'applicationMessage' ? result.message : undefined;
   }
@@ -122,7 +128,7 @@ export class Peer {
   /** Commits at once. */
   async commit(changes: readonly PeerChange[], inPublic: boolean): Promise<PeerCommit> {
     const { newState, commit, welcome } = await createCommit(
-      { state: this.#state, cipherSuite: this.#suite },
+      { state: this.#state, cipherSuite: this.#suite, pskIndex: anyPsk },
       { extraProposals: changes.map(proposalOf), wireAsPublicMessage: inPublic, ratchetTreeExtension: true },
     );
     this.#state = newState;
@@ -138,8 +144,21 @@ export class Peer {
   }
 }
 
+const anyPsk: PskIndex = {
+  findPsk: (id) => (id.psktype === 'external' ? peerPsk(id.pskId) : undefined),
+};
+
+/** The pre-shared key that both sides of the tests have for this id. */
+export function peerPsk(pskId: Uint8Array): Uint8Array {
+  return new Uint8Array(32).fill(pskId[0] ?? 0);
+}
+
 function proposalOf(change: PeerChange): Proposal {
   if (change.kind === 'remove') return { proposalType: 'remove', remove: { removed: change.removed } };
+  if (change.kind === 'psk') {
+    const pskNonce = crypto.getRandomValues(new Uint8Array(32));
+    return { proposalType: 'psk', psk: { preSharedKeyId: { psktype: 'external', pskId: change.pskId, pskNonce } } };
+  }
   const message = decode(change.keyPackage);
   if (message.wireformat !== 'mls_key_package') throw new Error('not a KeyPackage');
   return { proposalType: 'add', add: { keyPackage: message.keyPackage } };

@@ -9,7 +9,7 @@ import { suite as describe, test } from 'node:test';
 import { encodeUtf8 } from '@quicprochat/crypto';
 import { nodeCrypto } from '@quicprochat/crypto/node';
 import * as mls from '@quicprochat/mls';
-import { Peer, type PeerChange } from '../../bench/ts-mls-interop.ts';
+import { Peer, type PeerChange, peerPsk } from '../../bench/ts-mls-interop.ts';
 
 type Suite = Awaited<ReturnType<typeof Peer.suite>>;
 type SuiteName = Parameters<typeof Peer.suite>[0];
@@ -20,7 +20,7 @@ const context: mls.MlsContext = {
   crypto: nodeCrypto,
   random: nodeCrypto.random,
   now: Math.floor(Date.now() / 1000),
-  hooks: { externalJoin: () => ({ kind: 'accept' }) },
+  hooks: { externalJoin: () => ({ kind: 'accept' }), externalPsk: peerPsk },
 };
 
 /** A member of either kind, as the test sees it. */
@@ -125,6 +125,7 @@ const wireFormat = (inPublic: boolean) => (inPublic ? 'public' : 'private');
 
 function inputOf(change: PeerChange): Exclude<mls.ProposalInput, { kind: 'update' }> {
   if (change.kind === 'remove') return { kind: 'remove', removed: change.removed as mls.LeafIndex };
+  if (change.kind === 'psk') return { kind: 'externalPsk', pskId: change.pskId };
   const checked = mls.verifyKeyPackage(context, change.keyPackage);
   if (checked.kind === 'rejected') throw new Error(checked.reason);
   return { kind: 'add', keyPackage: checked.keyPackage };
@@ -276,6 +277,20 @@ describe('ts-mls and ours in larger groups', () => {
       await group.talk(0);
     });
   }
+
+  test('pre-shared keys, also in the Welcome of whom the same commit adds', async () => {
+    const suite = [1, await Peer.suite(SUITE)] as const;
+    const group = await Group.of(suite, ['ours', 'theirs']);
+    for (const [leaf, kind] of [
+      [0, 'theirs'],
+      [1, 'ours'],
+    ] as const) {
+      const joiner = await candidate(kind, suite, `joins with a PSK, ${kind}`);
+      const add = { kind: 'add', keyPackage: joiner.keyPackage } as const;
+      await group.commit(leaf, [add, { kind: 'psk', pskId: encodeUtf8(`${leaf}`) }], false, joiner);
+      await group.talk(leaf);
+    }
+  });
 
   test('proposals by reference, made by either and committed by the other', async () => {
     const suite = [1, await Peer.suite(SUITE)] as const;
