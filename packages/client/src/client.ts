@@ -20,6 +20,7 @@ import type {
   InviteResult,
   KeyCheck,
   Message,
+  NewConversationOptions,
   ServerHealth,
   SyncResult,
 } from './types.ts';
@@ -69,10 +70,13 @@ export interface Client {
 
   // ---- Conversations ------------------------------------------------------------------------------------------------
 
-  /** The direct conversation with an account, made if need be. With one's own name: the note to self. */
-  openDirect(username: string): Promise<Conversation>;
-  /** A new group with only this account in it. @throws ClientError `invalid-argument` for a bad name */
-  createGroup(name: string): Promise<Conversation>;
+  /**
+   * The direct conversation with an account, made if need be; the options are for a new one. With one's own name: the note
+   * to self. @throws ClientError `no-key-package` when the other side has none of the suite
+   */
+  openDirect(username: string, options?: NewConversationOptions): Promise<Conversation>;
+  /** A new group with only this account in it. @throws ClientError `invalid-argument` for a bad name or suite */
+  createGroup(name: string, options?: NewConversationOptions): Promise<Conversation>;
   /** Newest activity first. `includeGone`: also those left or removed from. */
   conversations(options?: { readonly includeGone?: boolean }): Promise<readonly Conversation[]>;
   /**

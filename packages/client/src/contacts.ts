@@ -20,6 +20,7 @@ import type { AddTarget } from './commit/build-commit.ts';
 import type { Engine } from './engine.ts';
 import { ClientError } from './errors.ts';
 import { verifyMember } from './profile/member.ts';
+import { nameOfSuite } from './profile/suites.ts';
 import { lifetimeAllowed } from './profile/validate-commit.ts';
 import type { Contact, KeyCheck } from './types.ts';
 import {
@@ -122,9 +123,9 @@ export async function fetchAddTargets(
     throw new ClientError(
       'refused',
       'no-key-package',
-      `${username} cannot be reached now: no keys are left at the server`,
+      `${username} cannot be reached now: the server has no keys of theirs for ${nameOfSuite(suite)} conversations`,
       {
-        hint: `Ask ${username} to start their client once, then try again.`,
+        hint: `Ask ${username} to start an up-to-date client once, then try again.`,
       },
     );
   }

@@ -9,7 +9,8 @@ import { ClientError } from './errors.ts';
 import { encodeGroupInfo, PQ_SALT_LENGTH } from './message/index.ts';
 import { type ChannelExtension, encodeChannelExtension, QpcExtensionType } from './profile/channel-extension.ts';
 import { CAPABILITIES, GROUP_CONFIG, keyPackageLifetime, REQUIRED_CAPABILITIES } from './profile/group-parameters.ts';
-import { isPostQuantum } from './profile/suites.ts';
+import { isPostQuantum, suiteNamed } from './profile/suites.ts';
+import type { NewConversationOptions } from './types.ts';
 
 const GROUP_ID_BYTES = 32;
 
@@ -37,9 +38,20 @@ export function newGroup(
   return { state, pqSalt: isPostQuantum(suite) ? EMPTY : engine.ports.random(PQ_SALT_LENGTH) };
 }
 
+/** The suite asked for, else the profile's. @throws ClientError `invalid-argument` */
+export function suiteOf(engine: Engine, { suite: name }: NewConversationOptions): number {
+  if (name === undefined) return engine.ports.suite;
+  const suite = suiteNamed(name);
+  if (suite !== undefined) return suite;
+  throw new ClientError('usage', 'invalid-argument', 'there is no such cipher suite', {
+    hint: 'Say post-quantum or classical.',
+  });
+}
+
 /** The channel id of a new group whose only member is this device. */
-export async function createGroup(engine: Engine, name: string): Promise<Uint8Array> {
+export async function createGroup(engine: Engine, name: string, options: NewConversationOptions): Promise<Uint8Array> {
   refuseBadName(name);
+  const suite = suiteOf(engine, options);
   const channelId = engine.ports.random(CHANNEL_ID_BYTES);
   // The channel first: a crash in between leaves an empty channel at the server and nothing here.
   await engine.server.call(methods.channel.createChannel, { kind: { case: 'group', value: { channelId } } });
@@ -52,7 +64,7 @@ export async function createGroup(engine: Engine, name: string): Promise<Uint8Ar
       nameVersion: 1n,
     };
     change.store.conversations.save(conversation);
-    const { state, pqSalt } = newGroup(engine, engine.ports.suite, {
+    const { state, pqSalt } = newGroup(engine, suite, {
       channelId,
       kind: 'group',
       hub: '',

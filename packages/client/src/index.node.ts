@@ -26,7 +26,7 @@ export interface OpenOptions {
   readonly serverName?: string;
   /** Refuse to make a new profile when the folder holds none. Default false. */
   readonly mustExist?: boolean;
-  /** MLS cipher suite of new groups. Default 0x0001. */
+  /** MLS cipher suite of new groups. Default: the post-quantum one of `SuiteName`. */
   readonly suite?: number;
   readonly log?: Log;
   /** Milliseconds since 1970. Default: the system clock. */

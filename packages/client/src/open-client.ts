@@ -37,6 +37,7 @@ import type {
   InviteResult,
   KeyCheck,
   Message,
+  NewConversationOptions,
   ServerHealth,
   SyncResult,
 } from './types.ts';
@@ -192,7 +193,7 @@ class ClientEngine implements Client {
 
   // ---- Conversations ------------------------------------------------------------------------------------------------
 
-  openDirect(username: string): Promise<Conversation> {
+  openDirect(username: string, options: NewConversationOptions = {}): Promise<Conversation> {
     return this.#guard(async () => {
       const engine = this.#engine;
       const name = canonicalUsername(username);
@@ -200,15 +201,15 @@ class ClientEngine implements Client {
       const known = engine.store.contacts.byUsername(name);
       const existing = known && engine.store.conversations.direct(known.identityKey);
       if (needsServer && existing?.state !== 'active') this.#requireSession();
-      return this.#view(await openDirect(engine, name, () => this.#inbox.catchUp(SYNC_TIMEOUT_MS)));
+      return this.#view(await openDirect(engine, name, options, () => this.#inbox.catchUp(SYNC_TIMEOUT_MS)));
     });
   }
 
-  createGroup(name: string): Promise<Conversation> {
+  createGroup(name: string, options: NewConversationOptions = {}): Promise<Conversation> {
     return this.#guard(async () => {
       refuseBadName(name);
       this.#requireSession();
-      return this.#view(await createGroup(this.#engine, name));
+      return this.#view(await createGroup(this.#engine, name, options));
     });
   }
 

@@ -9,25 +9,32 @@ import { type AddTarget, buildCommit } from './commit/build-commit.ts';
 import { loseTrack } from './commit/receive-entry.ts';
 import { storePending, submit } from './commit/submit-commit.ts';
 import { fetchAddTargets, resolveUser } from './contacts.ts';
-import { newGroup } from './create-group.ts';
+import { newGroup, suiteOf } from './create-group.ts';
 import type { Engine } from './engine.ts';
 import { beginEpoch, blankConversation, conversationOf, logPlaceOf } from './epoch.ts';
 import { ClientError } from './errors.ts';
 import type { StoredConversation } from './store/index.ts';
+import type { NewConversationOptions } from './types.ts';
 import type { VerifiedAccount } from './verify-account.ts';
 
 /** How long the loser of the race waits for the winner's Welcome before it returns the conversation as it is. */
 const WELCOME_WAIT_MS = 10_000;
 
 /** The channel id of the direct conversation with an account, made if need be. */
-export async function openDirect(engine: Engine, username: string, catchUp: () => Promise<void>): Promise<Uint8Array> {
+export async function openDirect(
+  engine: Engine,
+  username: string,
+  options: NewConversationOptions,
+  catchUp: () => Promise<void>,
+): Promise<Uint8Array> {
   const own = engine.self;
+  const suite = suiteOf(engine, options);
   if (username === own.username) return openNote(engine);
   const pinned = engine.store.contacts.byUsername(username);
   const known = pinned && engine.store.conversations.direct(pinned.identityKey);
   if (known !== undefined && known.groupId !== undefined && known.state === 'active') return known.channelId;
   const { account } = await resolveUser(engine, username);
-  return engine.queue.run(`direct/${username}`, () => openWith(engine, account, catchUp));
+  return engine.queue.run(`direct/${username}`, () => openWith(engine, account, suite, catchUp));
 }
 
 /** The note to self never leaves this profile: its channel is none of the server's. */
@@ -49,7 +56,12 @@ function openNote(engine: Engine): Uint8Array {
   return channelId;
 }
 
-async function openWith(engine: Engine, peer: VerifiedAccount, catchUp: () => Promise<void>): Promise<Uint8Array> {
+async function openWith(
+  engine: Engine,
+  peer: VerifiedAccount,
+  suite: number,
+  catchUp: () => Promise<void>,
+): Promise<Uint8Array> {
   const { outcome } = await engine.server.call(methods.channel.createChannel, {
     kind: { case: 'direct', value: { peerIdentityKey: peer.identityKey } },
   });
@@ -59,7 +71,6 @@ async function openWith(engine: Engine, peer: VerifiedAccount, catchUp: () => Pr
   if (hasGroup(engine, channelId)) return channelId;
   if (head > 0n) return awaitWelcome(engine, peer, channelId, catchUp);
 
-  const suite = engine.ports.suite;
   const targets = await fetchAddTargets(engine, peer, suite);
   const roster = await engine.server.call(methods.group.listGroupMembers, { channelId });
   if (hasGroup(engine, channelId) || roster.head > 0n) return awaitWelcome(engine, peer, channelId, catchUp);
@@ -67,6 +78,7 @@ async function openWith(engine: Engine, peer: VerifiedAccount, catchUp: () => Pr
     engine,
     peer,
     channelId,
+    suite,
     targets,
     roster.roster.map(({ identityKey, deviceId }) => ({ identityKey, deviceId })),
   );
@@ -80,10 +92,10 @@ function startConversation(
   engine: Engine,
   peer: VerifiedAccount,
   channelId: Uint8Array,
+  suite: number,
   targets: readonly AddTarget[],
   serverRoster: readonly DeviceAddress[],
 ): Uint8Array {
-  const suite = engine.ports.suite;
   return engine.change((change) => {
     const known = change.store.conversations.get(channelId);
     const conversation: StoredConversation = {

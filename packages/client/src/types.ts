@@ -57,6 +57,18 @@ export interface KeyCheck {
  * `direct`: the one conversation of two accounts; `group`: any number; `note`: the note to self, which never leaves this
  * profile.
  */
+/**
+ * How a group agrees on its keys. `post-quantum`: MLS_128_MLKEM768X25519_AES256GCM_SHA384_Ed25519, ML-KEM-768 and X25519
+ * together in every step. `classical`: MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519 (0x0001), with a post-quantum salt
+ * around it.
+ */
+export type SuiteName = 'post-quantum' | 'classical';
+
+export interface NewConversationOptions {
+  /** Default: the profile's, which is `post-quantum` unless `openClient` was told otherwise. */
+  readonly suite?: SuiteName;
+}
+
 export type ConversationKind = 'direct' | 'group' | 'note';
 
 /**
@@ -78,6 +90,7 @@ export interface Conversation {
   readonly epoch: number | undefined;
   /** MLS cipher suite. */
   readonly suite: number | undefined;
+  readonly suiteName: SuiteName | undefined;
   /** Why nothing is sent until the user or an administrator acts; undefined when sending is not paused. */
   readonly paused: string | undefined;
   readonly createdAtMs: number;

@@ -4,6 +4,7 @@ import { groupView, roster } from '@quicprochat/mls';
 import type { Engine } from './engine.ts';
 import { ClientError } from './errors.ts';
 import { addressOf, usernameOf } from './profile/member.ts';
+import { nameOfSuite } from './profile/suites.ts';
 import { channelOf, isAdmin } from './profile/validate-commit.ts';
 import type { StoredConversation, StoredMessage } from './store/index.ts';
 import type { Account, Conversation, ConversationMember, Message } from './types.ts';
@@ -75,6 +76,7 @@ export function conversationView(engine: Engine, conversation: StoredConversatio
     memberCount: conversation.memberCount,
     epoch: epoch === undefined ? undefined : Number(epoch),
     suite,
+    suiteName: suite === undefined ? undefined : nameOfSuite(suite),
     paused,
     createdAtMs: conversation.createdAtMs,
     invitedBy: invitedBy === undefined ? undefined : nameOf(engine, invitedBy, channelId),

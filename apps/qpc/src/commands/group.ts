@@ -5,6 +5,7 @@ import { usageError } from '../errors.ts';
 import { checkGroupName, findConversation, findOrFetchConversation } from '../find-conversation.ts';
 import type { Session } from '../session.ts';
 import { conversationFields, conversationLine, memberLine } from '../show.ts';
+import { SUITE_OPTION, suiteOptions } from '../suite.ts';
 import { checkUsername } from './account.ts';
 
 const GROUP = { name: 'GROUP', summary: "the group's name, or # and the beginning of its id" } as const;
@@ -17,14 +18,16 @@ export const groupCreate: Command = {
     { name: 'NAME', summary: 'what to call it' },
     { name: 'USER', summary: 'whom to invite at once', optional: true, rest: true },
   ],
+  options: [SUITE_OPTION],
   examples: ['qpc group create team', 'qpc group create "Book club" bob carol'],
   inChat: true,
   run: async ({ out, session }, input) => {
     const users = input.words('USER');
     for (const user of users) checkUsername(user);
     checkGroupName(input.word('NAME'));
+    const options = suiteOptions(input);
     const client = await session.online();
-    const group = await client.createGroup(input.word('NAME'));
+    const group = await client.createGroup(input.word('NAME'), options);
     out.say('Made ', { text: group.name, style: 'bold' }, ` (${group.id.slice(0, 8)}).`);
     if (users.length === 0) {
       out.say(`Next: qpc group invite ${group.name} USER...`);
@@ -64,6 +67,9 @@ export const groupMembers: Command = {
     const conversation = await findConversation(client, input.word('GROUP'));
     const members = await client.members(conversation.id);
     for (const member of members) out.event('member', { ...member }, ...memberLine(member));
+    if (conversation.suiteName !== undefined) {
+      out.say({ text: `Keys are exchanged in the ${conversation.suiteName} suite.`, style: 'dim' });
+    }
     return { conversation: conversationFields(conversation), count: members.length };
   },
 };

@@ -8,6 +8,7 @@ import type { JsonFields } from '../output.ts';
 import { toCliError } from '../sdk-errors.ts';
 import type { Session } from '../session.ts';
 import { conversationFields, conversationLine, messageFields, printEvent, printMessage } from '../show.ts';
+import { SUITE_OPTION, suiteOptions, warnOfOtherSuite } from '../suite.ts';
 import { checkUsername } from './account.ts';
 
 /** The content schema's limit. */
@@ -34,13 +35,16 @@ export const dm: Command = {
     { name: 'USER', summary: 'whom to write to' },
     { name: 'TEXT', summary: 'what to say; without it the conversation is only opened', optional: true, rest: true },
   ],
+  options: [SUITE_OPTION],
   examples: ['qpc dm bob "Hello, Bob"', 'qpc dm bob'],
   inChat: true,
   run: async (context, input) => {
     const user = input.word('USER').replace(/^@/u, '');
     checkUsername(user);
+    const options = suiteOptions(input);
     const client = await context.session.online();
-    const conversation = await client.openDirect(user);
+    const conversation = await client.openDirect(user, options);
+    warnOfOtherSuite(context.out, options, conversation);
     const words = input.words('TEXT');
     if (words.length > 0) return sendText(context, client, conversation, words.join(' '));
     context.out.say('The conversation with ', { text: user, style: 'bold' }, ' is open.');

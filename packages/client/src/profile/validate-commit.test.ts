@@ -16,7 +16,7 @@ import {
 import { encodeCommitAuthenticatedData } from './authenticated-data.ts';
 import { type ChannelExtension, encodeChannelExtension, QpcExtensionType } from './channel-extension.ts';
 import { REQUIRED_CAPABILITIES } from './group-parameters.ts';
-import { SUITE_DEFAULT } from './suites.ts';
+import { SUITE_CLASSICAL } from './suites.ts';
 import { ADDS_MAX_CLASSICAL, validateCommit } from './validate-commit.ts';
 
 const CHANNEL_ID = new Uint8Array(16).fill(7);
@@ -67,7 +67,7 @@ function view({ leaves = [leaf(alice), leaf(bob), leaf(carol)], channel = {}, ex
   return {
     groupId: HASH,
     epoch: 3n,
-    cipherSuite: suite ?? SUITE_DEFAULT,
+    cipherSuite: suite ?? SUITE_CLASSICAL,
     extensions: extensions ?? [
       REQUIRED_CAPABILITIES,
       { extensionType: QpcExtensionType.Channel, extensionData: encodeChannelExtension(channelExtension) },
