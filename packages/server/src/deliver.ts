@@ -5,15 +5,17 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import { deliveryListHash, encodeAddress, signReceipt } from '@quicprochat/core';
 import type { Delivery } from '@quicprochat/core';
-import { encodeHex } from '@quicprochat/crypto';
+import { encodeHex, equal } from '@quicprochat/crypto';
 import type { ReceiptTermsSchema } from '@quicprochat/proto';
 import type { ServerContext } from './context.ts';
 import { EnvelopeType } from './envelope-shape.ts';
 import type { Call } from './handler.ts';
 import { alreadyExists, conflict, noSuchChannel } from './refusals.ts';
-import type { Address, Payload, RecipientResult, Target, TargetRefusal } from './store/store.ts';
+import type { Address, InboxRow, Payload, RecipientResult, Target, TargetRefusal } from './store/store.ts';
 
 const EMPTY = new Uint8Array(0);
+const ROWS_AT_HAND_MAX = 32;
+const ROW_AT_HAND_BYTES_MAX = 64 * 1024;
 
 export interface Submission {
   readonly target: Target;
@@ -60,8 +62,30 @@ export async function deliver(call: Call, submission: Submission): Promise<Deliv
   );
   if (outcome.kind === 'already_exists') throw messageIdTaken();
   if (outcome.kind !== 'enqueued') throw refusalOf(target, outcome);
-  server.arrived(outcome.wake);
+  server.arrived(outcome.wake, rowsAtHand(submission, outcome));
   return { results: outcome.results, ...receiptFor(server, { channelId, messageId, payload, ...outcome }) };
+}
+
+/**
+ * The rows just stored, so that the pumps of a few recipients need not read them back. Large fan-outs and payloads go the
+ * usual way, which spreads them over many turns. So does the sender's own copy: it is of use only behind the answer.
+ */
+function rowsAtHand(
+  { target, channelId, messageId, data }: Submission,
+  { results, acceptedAtMs }: { readonly results: readonly RecipientResult[]; readonly acceptedAtMs: number },
+): ReadonlyMap<Address, InboxRow> | undefined {
+  if (target.kind === 'recipients' || results.length > ROWS_AT_HAND_MAX || data.length > ROW_AT_HAND_BYTES_MAX) {
+    return undefined;
+  }
+  const rows = new Map<Address, InboxRow>();
+  const rest = { wrap: undefined, entry: undefined, pqRenewal: undefined };
+  for (const result of results) {
+    if (result.kind !== 'queued') continue;
+    const { address, seq } = result;
+    if (target.kind === 'roster' && equal(address.deviceId, target.sender.deviceId)) continue;
+    rows.set(address, { seq, data, channelId, messageId, acceptedAtMs, ...rest });
+  }
+  return rows;
 }
 
 /** Live subscribers only: no disk, no receipt, no promise. */

@@ -1,7 +1,8 @@
 /**
  * Live push of one inbox on one connection (DESIGN 5): read rows above the cursor, push, wait for drain, again. Writes
  * only wake it, so there is no cut-over between what was stored and what arrives, no gap, no repeat, and no buffer of its
- * own that could grow: what the peer does not read stays on disk.
+ * own that could grow: what the peer does not read stays on disk. A pump at rest right below a row that comes with its
+ * wake-up pushes that row as it is: reading would find the same one.
  */
 import { create, toBinary } from '@bufbuild/protobuf';
 import type { MessageInitShape } from '@bufbuild/protobuf';
@@ -10,7 +11,7 @@ import type { EnvelopeSchema } from '@quicprochat/proto';
 import { CloseCode } from '@quicprochat/transport';
 import type { ClientConnection, ServerContext } from './context.ts';
 import { toEnvelope, toInboxGap } from './inbox-envelopes.ts';
-import type { Address, InboxGap } from './store/store.ts';
+import type { Address, InboxGap, InboxRow } from './store/store.ts';
 
 const ROWS_MAX = 64;
 const BYTES_MAX = 256 * 1024;
@@ -33,7 +34,12 @@ export class InboxPump {
     this.#connection = connection;
     this.#address = address;
     this.#cursor = afterSeq;
-    this.#unlisten = server.live.onWake(address, () => this.wake());
+    this.#unlisten = server.live.onWake(address, (row) => {
+      if (row !== undefined && this.#follows(row)) this.#pushRows([row]);
+      else this.wake();
+      // Somebody has to wait until the peer has taken it.
+      if (this.#blocked) this.wake();
+    });
   }
 
   /** Looks into the inbox, now or as soon as the look in progress is over. */
@@ -42,6 +48,11 @@ export class InboxPump {
     if (this.#running || this.#stopped) return;
     this.#running = true;
     void this.#run();
+  }
+
+  /** Whether all before this row has been pushed and taken, and none but this is missing. */
+  #follows({ seq }: InboxRow): boolean {
+    return !this.#running && !this.#blocked && !this.#stopped && seq === this.#cursor + 1;
   }
 
   /** Nothing is pushed after this. */
@@ -98,13 +109,16 @@ export class InboxPump {
       return false;
     }
     if (read.gap !== undefined) this.#tell(read.gap);
-    const last = read.rows.at(-1);
-    if (last !== undefined) {
-      const event = create(EnvelopesEventSchema, { envelopes: read.rows.map(toEnvelope) });
-      this.#push(PushEvent.ENVELOPES, toBinary(EnvelopesEventSchema, event));
-      this.#cursor = last.seq;
-    }
+    this.#pushRows(read.rows);
     return (await this.#room()) && read.more;
+  }
+
+  #pushRows(rows: readonly InboxRow[]): void {
+    const last = rows.at(-1);
+    if (last === undefined) return;
+    const event = create(EnvelopesEventSchema, { envelopes: rows.map(toEnvelope) });
+    this.#push(PushEvent.ENVELOPES, toBinary(EnvelopesEventSchema, event));
+    this.#cursor = last.seq;
   }
 
   /** Waits until the peer has taken what was pushed; false once there is nobody to push to. */
