@@ -6,6 +6,7 @@ import { methods, RpcError } from '@quicprochat/transport';
 import { Status } from '@quicprochat/proto';
 import { signDeviceCertificate, signHybridKey } from '@quicprochat/core';
 import { nodeCrypto } from '@quicprochat/crypto/node';
+import { epochSpentKey, updateDueKey } from '../packages/client/src/track.ts';
 import { Meddler } from './meddler.ts';
 import { type Person, World } from './world.ts';
 
@@ -97,6 +98,9 @@ test('a server that wants hours of patience is not asked thousands of times a se
   for (let i = 0; i < 20; i++) await alice.client.ping();
   await new Promise((resolve) => setImmediate(resolve));
   assert.equal(asked, 1);
+  forAlice.honest();
+  await alice.restart();
+  await bob.sees('patience', ['one']);
 });
 
 test('serial numbers beyond 2^63 are refused, and keep nobody from removing somebody else', async () => {
@@ -126,4 +130,25 @@ test('serial numbers beyond 2^63 are refused, and keep nobody from removing some
   }));
   await alice.client.removeMember(id, 'bob');
   assert.deepEqual((await alice.client.members(id)).map(({ username }) => username).sort(), ['alice', 'carol']);
+});
+
+test('a device that has used up its share of an epoch sends nothing more in it: what it says waits for the next', async () => {
+  const id = await groupOfThree('spent');
+  await alice.client.flush();
+  const channelId = new Uint8Array(Buffer.from(id, 'hex'));
+  const stored = alice.store.conversations.get(channelId)!;
+  alice.store.settings.set(epochSpentKey(channelId), String(stored.epochPosition));
+  alice.store.settings.set(updateDueKey(channelId), '1');
+  await alice.client.send(id, 'one');
+  await alice.client.send(id, 'two');
+  assert.deepEqual(
+    alice.store.outbox.list(channelId).map(({ protection }) => protection),
+    [undefined, undefined],
+  );
+  await alice.restart();
+  await bob.sees('spent', ['one', 'two']);
+  await alice.client.flush();
+  const after = alice.store.conversations.get(channelId)!;
+  assert.equal(after.epochPosition, stored.epochPosition + 1n);
+  assert.equal(alice.store.outbox.list(channelId).length, 0);
 });

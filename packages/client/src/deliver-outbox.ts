@@ -88,7 +88,7 @@ export class OutboxDelivery {
     if (entry === undefined) return false;
     if (entry.recipient !== undefined) return true;
     const conversation = store.conversations.get(channelId);
-    return conversation !== undefined && conversation.paused === undefined && canProtect(conversation);
+    return conversation !== undefined && conversation.paused === undefined && canProtect(this.#engine, conversation);
   }
 
   /**

@@ -8,7 +8,7 @@
  * Nothing here waits for anything, so it works without a server and no two sends start from one ratchet. A conversation
  * whose group is not there yet (awaiting a Welcome) takes the message as it is; it is protected when it can be.
  */
-import { protectApplication } from '@quicprochat/mls';
+import { protectApplication, roster } from '@quicprochat/mls';
 import type { Change, Engine } from './engine.ts';
 import { conversationOf, logPlaceOf } from './epoch.ts';
 import { ClientError } from './errors.ts';
@@ -25,15 +25,22 @@ import {
 } from './message/index.ts';
 import { encodeMessageAuthenticatedData } from './profile/authenticated-data.ts';
 import type { Protection, StoredConversation } from './store/index.ts';
-import { updateDueKey } from './track.ts';
+import { epochSpentKey, updateDueKey } from './track.ts';
 import type { Message } from './types.ts';
 import { conversationView, storedMessageView } from './views.ts';
 
+/** A device that has sealed so many messages in an epoch commits an update, long before its share of them is used up. */
+const GENERATIONS_BEFORE_UPDATE = GROUP_ENVELOPES_PER_EPOCH_MAX / 256;
+
 /**
- * One key seals at most 2^24 envelopes (PROTOCOL section 4). A device that has sealed this many of them commits an update,
- * which leaves room for a few hundred others that send as much.
+ * One key seals at most 2^24 envelopes (PROTOCOL section 4), of which each device may seal its share; one share is left
+ * for the entries of the log. Counted in generations, which begin at 0.
  */
-const GENERATIONS_PER_EPOCH = GROUP_ENVELOPES_PER_EPOCH_MAX / 256;
+export function epochUse(generation: number, devices: number): 'fresh' | 'update-due' | 'spent' {
+  const share = Math.floor(GROUP_ENVELOPES_PER_EPOCH_MAX / (devices + 1));
+  if (generation + 1 >= share) return 'spent';
+  return generation >= Math.min(GENERATIONS_BEFORE_UPDATE, Math.floor(share / 2)) ? 'update-due' : 'fresh';
+}
 
 /** @throws ClientError `not-active`, `sending-paused`, `text-too-long`, `unknown-conversation` */
 export function sendText(engine: Engine, channelId: Uint8Array, text: string): Message {
@@ -55,7 +62,7 @@ export function sendContent(engine: Engine, channelId: Uint8Array, body: Content
 
     const conversation = { ...before, deviceCounter, previousHash: contentHash(engine.crypto, built.bytes) };
     change.store.conversations.save(conversation);
-    const protection = canProtect(conversation) ? protect(change, conversation, built.bytes) : undefined;
+    const protection = canProtect(engine, conversation) ? protect(change, conversation, built.bytes) : undefined;
     const { identityKey, deviceId } = engine.address;
     const isNote = conversation.kind === 'note';
     const message =
@@ -122,17 +129,21 @@ export function protect(change: Change, conversation: StoredConversation, conten
     PayloadKind.Application,
     message,
   );
-  if (generation >= GENERATIONS_PER_EPOCH) {
+  const use = epochUse(generation, roster(next).length);
+  if (use !== 'fresh') {
     store.settings.set(updateDueKey(channelId), '1');
+    if (use === 'spent') store.settings.set(epochSpentKey(channelId), String(place.epochPosition));
     change.after(() => engine.reactions.dutiesChanged(channelId));
   }
   const messageId = createMessageId(engine.nowMs(), engine.ports.random);
   return { messageId, envelope, position: place.epochPosition };
 }
 
-/** Whether there is a group to protect a message in. */
-export function canProtect({ kind, state, groupId }: StoredConversation): boolean {
-  return kind !== 'note' && state === 'active' && groupId !== undefined;
+/** Whether there is a group to protect a message in, and its epoch has room for one; else the message waits. */
+export function canProtect(engine: Engine, conversation: StoredConversation): boolean {
+  const { channelId, kind, state, groupId, epochPosition } = conversation;
+  if (kind === 'note' || state !== 'active' || groupId === undefined) return false;
+  return engine.store.settings.get(epochSpentKey(channelId)) !== String(epochPosition);
 }
 
 function refuseUnlessSendable(engine: Engine, conversation: StoredConversation): void {

@@ -74,6 +74,11 @@ function doubtKey(channelId: Uint8Array): string {
   return `track-doubted/${encodeHex(channelId)}`;
 }
 
+/** Holds the position of an epoch in which this device has sealed its share: it seals nothing more before the next one. */
+export function epochSpentKey(channelId: Uint8Array): string {
+  return `epoch-spent/${encodeHex(channelId)}`;
+}
+
 /** Set when this device is to commit an update: it joined by a last-resort KeyPackage, or an epoch has been used enough. */
 export function updateDueKey(channelId: Uint8Array): string {
   return `update-due/${encodeHex(channelId)}`;
