@@ -73,3 +73,14 @@ test('a broken input is told as such', async () => {
   input.destroy(new Error('EIO'));
   await assert.rejects(waiting, (error) => error instanceof CliError && error.code === 'input-failed');
 });
+
+test('a line that the terminal has cut is refused, not taken for the whole', async () => {
+  const input = Object.assign(new PassThrough(), { isTTY: true });
+  const lines = new LineReader(input);
+  input.end(`${'x'.repeat(4095)}\n${'y'.repeat(4094)}\n`);
+  await assert.rejects(lines.next(), (error) => isUsage(error) && /nothing was sent/.test(String(error)));
+  assert.equal(await lines.next(), 'y'.repeat(4094));
+  const pipe = new PassThrough();
+  pipe.end(`${'x'.repeat(4095)}\n`);
+  assert.equal(await new LineReader(pipe).next(), 'x'.repeat(4095));
+});

@@ -8,18 +8,23 @@ import { CliError, ExitCode, usageError } from './errors.ts';
 /** A chat message holds at most 32,768 bytes; the rest is for people who paste, and gets an error that says so. */
 export const LINE_BYTES_MAX = 64 * 1024;
 
+/** Linux keeps no more of a line typed or pasted into a terminal, and drops the rest without a word. */
+const TERMINAL_LINE_BYTES = 4095;
+
 const NEWLINE = 0x0a;
 const CARRIAGE_RETURN = 0x0d;
 
+type Input = Readable & { readonly isTTY?: boolean };
+
 export class LineReader {
-  readonly #input: Readable;
+  readonly #input: Input;
   #buffered: Uint8Array = new Uint8Array(0);
   #ended = false;
   #failure: Error | undefined;
   #wake: (() => void) | undefined;
   #started = false;
 
-  constructor(input: Readable) {
+  constructor(input: Input) {
     this.#input = input;
   }
 
@@ -35,6 +40,7 @@ export class LineReader {
       if (end >= 0) {
         const line = this.#buffered.subarray(0, end);
         this.#buffered = this.#buffered.subarray(end + 1);
+        if (this.#input.isTTY === true && line.length >= TERMINAL_LINE_BYTES) return refuseCut();
         return tooLong || line.length > LINE_BYTES_MAX ? refuseLong() : decode(line);
       }
       if (this.#buffered.length > LINE_BYTES_MAX) {
@@ -119,6 +125,14 @@ function decode(bytes: Uint8Array): string {
   } catch {
     throw usageError('the input is not UTF-8 text', 'send text as UTF-8', 'not-text');
   }
+}
+
+function refuseCut(): never {
+  throw usageError(
+    `this line came without its end, because a terminal takes ${TERMINAL_LINE_BYTES} bytes at most; nothing was sent`,
+    'send it in smaller pieces, or from a file: qpc send CONVERSATION < FILE',
+    'too-long',
+  );
 }
 
 function refuseLong(): never {

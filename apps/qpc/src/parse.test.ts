@@ -126,6 +126,7 @@ test('a chat runs the same commands, without those that ask or stay, and without
   for (const text of ['login', 'recv --follow', 'demo', 'register-user eve', 'whoami --password x', 'nonsense']) {
     refusal(() => parseChatLine(text, COMMANDS));
   }
+  assert.match(refusal(() => parseChatLine('usr/bin is full', COMMANDS)).hint, /type \/help .* \/\/ to send a slash/);
   const shown = chatHelp(COMMANDS).join('\n');
   assert.ok(shown.includes('/group invite GROUP USER...') && !shown.includes('/login'));
 });

@@ -197,7 +197,12 @@ function explain(error: CommanderError, words: readonly string[], withGlobals: b
     : 'type /help';
   switch (error.code) {
     case 'commander.unknownCommand':
-      return usageError(first, suggestion ?? 'run "qpc --help" for the list', 'unknown-command');
+      return usageError(
+        first,
+        suggestion ??
+          (withGlobals ? 'run "qpc --help" for the list' : 'type /help for the list, or // to send a slash'),
+        'unknown-command',
+      );
     case 'commander.help':
       return usageError('a command is missing', help);
     case 'commander.unknownOption':
