@@ -32,19 +32,20 @@ const yesOrNo = z
   .transform((value) => value === true || value === '1' || value === 'true')
   .default(false);
 
-const listen = z
-  .string()
-  .transform((value, context) => {
-    const match = /^(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+|localhost)):(\d{1,5})$/.exec(value);
-    const port = Number(match?.[3]);
-    if (match === null || port > 65_535) {
-      context.addIssue('must be an IP address and a port, such as 127.0.0.1:5001 or [::]:5001');
-      return z.NEVER;
-    }
-    const host = match[1] ?? match[2] ?? '';
-    return { host: host === 'localhost' ? '127.0.0.1' : host, port };
-  })
-  .prefault('0.0.0.0:5001');
+const address = z.string().transform((value, context) => {
+  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+|localhost)):(\d{1,5})$/.exec(value);
+  const port = Number(match?.[3]);
+  if (match === null || port > 65_535) {
+    context.addIssue('must be an IP address and a port, such as 127.0.0.1:5001 or [::]:5001');
+    return z.NEVER;
+  }
+  const host = match[1] ?? match[2] ?? '';
+  return { host: host === 'localhost' ? '127.0.0.1' : host, port };
+});
+
+const listen = address.prefault('0.0.0.0:5001');
+export const METRICS_LISTEN = '127.0.0.1:9090';
+const metricsListen = z.union([z.literal('off').transform(() => undefined), address]).prefault(METRICS_LISTEN);
 
 const origin = z
   .string()
@@ -115,6 +116,7 @@ const ratesSchema = z.strictObject({
 const configSchema = z.strictObject({
   dataDir: text.default('./qpc-data').describe('folder of the database, the certificate and the server’s secrets'),
   listen: listen.describe('IP address and UDP port; port 0 = any free one'),
+  metricsListen: metricsListen.describe('IP address and TCP port of /metrics, /healthz and /readyz; or off'),
   origin: origin
     .optional()
     .describe('name in every signed statement, fixed at the first start (default: localhost:<port>)'),

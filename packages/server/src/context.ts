@@ -7,6 +7,7 @@ import type { Clock, ServerConnection } from '@quicprochat/transport';
 import type { Blobs } from './blobs.ts';
 import type { LiveDevices } from './live-devices.ts';
 import type { InboxPump } from './inbox-pump.ts';
+import type { Observer } from './observer.ts';
 import type { PushNotifiers, PushWakeUps } from './push-notifier.ts';
 import type { RateLimits } from './rate-limits.ts';
 import type { ReadTurns } from './read-turns.ts';
@@ -31,6 +32,7 @@ export interface ServerContext {
   readonly store: Store;
   readonly clock: ServerClock;
   readonly log: Log;
+  readonly observer: Observer;
   readonly version: string;
   readonly startedAtMs: number;
   /** The name in every signed statement (PROTOCOL 10). */
@@ -58,6 +60,8 @@ export interface ServerContext {
    * some of them, by the same objects.
    */
   arrived(addresses: readonly Address[], rows?: ReadonlyMap<Address, InboxRow>): void;
+  /** Resolves when what has been written to connections so far has left. */
+  written(): Promise<void>;
   /** Aborted when the server begins to go away: whoever waits for something stops waiting. */
   readonly leaving: AbortSignal;
   /** A short keyed hash of an identity or address, for logs: the same within one run, meaningless outside it. */

@@ -15,11 +15,12 @@ import { listenQuic } from '@quicprochat/transport/quic';
 import packageJson from '../package.json' with { type: 'json' };
 import { openBlobFiles } from './blob-files.node.ts';
 import type { BlobFiles } from './blobs.ts';
-import { rateSettingsOf, storeLimitsOf } from './config.ts';
+import { METRICS_LISTEN, rateSettingsOf, storeLimitsOf } from './config.ts';
 import type { ServerConfig } from './config.ts';
 import type { Log, ServerClock } from './context.ts';
 import { loadSecret, openDataDirectory, reasonOf } from './data-directory.node.ts';
 import type { DataDirectory } from './data-directory.node.ts';
+import type { MetricsListener } from './metrics.node.ts';
 import { createLog } from './log.node.ts';
 import { createServer } from './server.ts';
 import type { QuicprochatServer } from './server.ts';
@@ -63,8 +64,14 @@ export async function startServer(config: ServerConfig, surroundings: ServerSurr
   const directory = openDataDirectory(config.dataDir);
   const certificate = await loadCertificate(config, directory);
   const storeLimits = storeLimitsOf(config);
-  const [store] = await Promise.all([openStore(config, directory, storeLimits), opaqueReady]);
+  // Loaded while the store opens in its threads.
+  const [store, { createMetrics, listenMetrics }] = await Promise.all([
+    openStore(config, directory, storeLimits),
+    import('./metrics.node.ts'),
+    opaqueReady,
+  ]);
   let listener: Listener | undefined;
+  let metricsListener: MetricsListener | undefined;
   try {
     // A database with accounts and no OPAQUE setup was moved without it; making a new one would void every password.
     const isNew = (await store.status()).accounts === 0;
@@ -86,11 +93,17 @@ export async function startServer(config: ServerConfig, surroundings: ServerSurr
     const early: Connection[] = [];
     let accept = (connection: Connection): void => void early.push(connection);
     listener = await listen(config, certificate, failed, (connection) => accept(connection));
+    let running: QuicprochatServer | undefined;
+    const metrics = createMetrics({ store, server: () => running });
+    metricsListener = await openMetrics(config, log, (at) => listenMetrics(at, metrics));
     const origin = await settleOrigin(store, config.origin, listener.address.port);
     const server = createServer({
+      observer: metrics,
       crypto: nodeCrypto,
       store,
       clock: surroundings.clock ?? systemServerClock,
+      // The QUIC binding flushes once a turn, in an immediate that was asked for before this one.
+      written: () => setImmediate(),
       log,
       version: packageJson.version,
       origin,
@@ -103,11 +116,15 @@ export async function startServer(config: ServerConfig, surroundings: ServerSurr
       ...(config.admins === undefined ? {} : { admins: config.admins }),
       notifiers: new Map([['webhook', createWebhookNotifier({ allowPrivate: config.pushPrivate })]]),
     });
+    running = server;
     accept = server.accept;
     for (const connection of early.splice(0)) accept(connection);
     const { host, port } = listener.address;
     log.info({ host, port, origin, generatedCertificate: certificate.generated }, 'listening');
-    const stop = stopper(server, listener, store, log, config.shutdownGraceSecs * 1000);
+    const beforehand = (): void => {
+      running = undefined;
+    };
+    const stop = stopper(server, listener, store, log, config.shutdownGraceSecs * 1000, beforehand, metricsListener);
     const stopped = Promise.race([
       stop.finished,
       failure.then(async (error) => {
@@ -130,6 +147,7 @@ export async function startServer(config: ServerConfig, surroundings: ServerSurr
     };
   } catch (error) {
     await listener?.close();
+    await metricsListener?.close();
     await store.close();
     throw error;
   }
@@ -141,6 +159,8 @@ function stopper(
   store: Store,
   log: Log,
   graceMs: number,
+  beforehand: () => void,
+  metrics: MetricsListener | undefined,
 ): { close: () => Promise<void>; finished: Promise<void> } {
   let closing: Promise<void> | undefined;
   let finish: () => void = () => {};
@@ -149,8 +169,10 @@ function stopper(
   });
   const close = async (): Promise<void> => {
     log.info({ connections: server.connections }, 'stopping');
+    beforehand();
     await server.drain(graceMs);
     await listener.close();
+    await metrics?.close();
     await store.close();
     log.info({}, 'stopped');
     finish();
@@ -207,6 +229,31 @@ async function listen(
       {
         cause: error,
       },
+    );
+  }
+}
+
+/** A second server on this machine goes without the standard address; one that was asked for has to be there. */
+async function openMetrics(
+  config: ServerConfig,
+  log: Log,
+  listen: (at: { host: string; port: number }) => Promise<MetricsListener>,
+): Promise<MetricsListener | undefined> {
+  const at = config.metricsListen;
+  if (at === undefined) return undefined;
+  try {
+    return await listen(at);
+  } catch (error) {
+    const where = `${at.host.includes(':') ? `[${at.host}]` : at.host}:${at.port}`;
+    if (where === METRICS_LISTEN) {
+      log.warn({ err: error }, `no metrics: ${where} cannot be listened on`);
+      return undefined;
+    }
+    throw new StartupError(
+      'listen',
+      `${where} cannot be listened on for metrics`,
+      'Give another one with --metrics-listen.',
+      { cause: error },
     );
   }
 }

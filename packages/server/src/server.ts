@@ -15,6 +15,8 @@ import { newConnectionState } from './context.ts';
 import type { ConnectionState, Log, ServerClock, ServerContext } from './context.ts';
 import { authorize } from './handler.ts';
 import { LiveDevices } from './live-devices.ts';
+import { NO_OBSERVER } from './observer.ts';
+import type { Observer } from './observer.ts';
 import { PushWakeUps } from './push-notifier.ts';
 import type { PushNotifiers } from './push-notifier.ts';
 import { RateLimits } from './rate-limits.ts';
@@ -39,10 +41,14 @@ export interface ServerParts {
   readonly storeLimits: StoreLimits;
   readonly rates: RateSettings;
   readonly blobFiles: BlobFiles;
+  /** Default: nobody looks. */
+  readonly observer?: Observer;
   /** PROTOCOL 6; default: no. */
   readonly allowSealedSender?: boolean;
   /** Identity keys of administrators, 64 hex digits each; default: none. */
   readonly admins?: readonly string[];
+  /** Resolves when connections have sent what was written to them so far; default: at once. */
+  readonly written?: () => Promise<void>;
   /** By kind; default: none. */
   readonly notifiers?: PushNotifiers;
   readonly connectionLimits?: Partial<ServerLimits>;
@@ -55,6 +61,8 @@ export interface QuicprochatServer {
   /** Finishes the calls in flight and sends everyone away; what takes longer than `graceMs` is cut. */
   drain(graceMs: number): Promise<void>;
   readonly connections: number;
+  /** Calls whose handler is running. */
+  readonly inFlight: number;
 }
 
 const PURGE_EVERY_MS = 60_000;
@@ -63,7 +71,7 @@ const RECONNECT_AFTER_MS = 1_000;
 
 /** @throws Error when a secret is damaged */
 export function createServer(parts: ServerParts): QuicprochatServer {
-  const { crypto, clock, log, store } = parts;
+  const { crypto, clock, log, store, observer = NO_OBSERVER } = parts;
   const opaquePublicKey = opaqueServerPublicKey(parts.opaqueSetup);
   if (opaquePublicKey === undefined) throw new Error('the OPAQUE server setup is damaged');
   const publicKey = crypto.signature(SignatureSchemeId.Ed25519).publicKey(parts.receiptPrivateKey);
@@ -77,6 +85,7 @@ export function createServer(parts: ServerParts): QuicprochatServer {
     store,
     clock,
     log,
+    observer,
     version: parts.version,
     startedAtMs: clock.wallMs(),
     origin: parts.origin,
@@ -97,6 +106,7 @@ export function createServer(parts: ServerParts): QuicprochatServer {
       live.wake(addresses, rows);
       if (notifiers.size > 0) for (const address of addresses) if (!live.has(address)) wakeUps.knock(address);
     },
+    written: parts.written ?? (() => Promise.resolve()),
     leaving: leaving.signal,
     reference: (bytes) => encodeHex(crypto.hmac('sha256', logKey, bytes).subarray(0, 6)),
   };
@@ -112,6 +122,7 @@ export function createServer(parts: ServerParts): QuicprochatServer {
       log.debug({ connection: connection.id, kind: reason.kind, code: reason.code }, 'connection ended');
     },
     onAnswered: (method, status, durationMs) => {
+      observer.answered(method?.name, status, durationMs);
       log.debug({ method: method?.name, status, durationMs: Math.round(durationMs * 1000) / 1000 }, 'answered');
     },
     onFault: (method, error) => {
@@ -137,6 +148,9 @@ export function createServer(parts: ServerParts): QuicprochatServer {
     },
     get connections() {
       return [...rpc.connections].length;
+    },
+    get inFlight() {
+      return rpc.inFlight;
     },
   };
 }

@@ -25,6 +25,7 @@ import { memoryPair, methods, RpcClient, systemClock } from '@quicprochat/transp
 import type { CallOptions, MemoryConnection, MethodDescriptor } from '@quicprochat/transport';
 import { openBlobFiles } from '../blob-files.node.ts';
 import type { Log, ServerClock } from '../context.ts';
+import type { Observer } from '../observer.ts';
 import type { PushNotifiers } from '../push-notifier.ts';
 import { DEFAULT_RATES } from '../rate-limits.ts';
 import type { RateName, RateSettings } from '../rate-limits.ts';
@@ -162,6 +163,7 @@ export interface WorldOptions {
   readonly rates?: Partial<RateSettings>;
   readonly notifiers?: PushNotifiers;
   readonly admins?: readonly string[];
+  readonly observer?: (store: Store) => Observer;
   /** Default: yes. */
   readonly allowSealedSender?: boolean;
 }
@@ -206,6 +208,7 @@ export class World {
       storeLimits: { ...DEFAULT_STORE_LIMITS, ...options.limits },
       blobFiles: await openBlobFiles(path.join(folder, 'blobs')),
       rates: { ...NO_RATES, ...options.rates },
+      ...(options.observer === undefined ? {} : { observer: options.observer(store) }),
       allowSealedSender: options.allowSealedSender ?? true,
       ...(options.admins === undefined ? {} : { admins: options.admins }),
       ...(options.notifiers === undefined ? {} : { notifiers: options.notifiers }),

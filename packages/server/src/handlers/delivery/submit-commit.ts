@@ -49,7 +49,10 @@ export const submitCommit = deviceHandler(methods.delivery.submitCommit, async (
   server.rates.take('commits', encodeHex(encodeAddress(session.address)));
   server.rates.take('commitKib', encodeHex(session.address.identityKey), Math.ceil(storedBytes(commit) / 1024));
   const outcome = await server.store.submitCommit(commit, writes);
-  if (outcome.kind === 'accepted') server.arrived(outcome.wake);
+  if (outcome.kind === 'accepted') {
+    server.observer.enqueued(request.payload.length);
+    server.arrived(outcome.wake);
+  }
   return answerOf(server, commit, outcome);
 });
 

@@ -1,0 +1,86 @@
+// The metrics of DESIGN 7, as Prometheus reads them, and the two health checks.
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import { nodeCrypto as crypto } from '@quicprochat/crypto/node';
+import { methods } from '@quicprochat/transport';
+import { createMetrics, listenMetrics } from './metrics.node.ts';
+import type { Metrics, MetricsListener } from './metrics.node.ts';
+import { envelope, messageId, World } from './testing/world.node.ts';
+
+let world: World;
+let metrics: Metrics;
+let listener: MetricsListener;
+let going = false;
+
+before(async () => {
+  world = await World.start({
+    rates: { resolves: { burst: 1, perHour: 1 } },
+    observer: (store) => (metrics = createMetrics({ store, server: () => (going ? undefined : world.server) })),
+  });
+  listener = await listenMetrics({ host: '127.0.0.1', port: 0 }, metrics);
+});
+after(async () => {
+  await listener.close();
+  await world.close();
+});
+
+const get = async (path: string, method = 'GET') => {
+  const response = await fetch(`http://127.0.0.1:${listener.port}${path}`, { method });
+  return { status: response.status, body: await response.text() };
+};
+
+/** The value of a series. */
+async function value(series: string): Promise<number> {
+  const { body } = await get('/metrics');
+  const line = body.split('\n').find((each) => each.startsWith(`${series} `));
+  assert.ok(line !== undefined, `${series} is missing`);
+  return Number(line.slice(series.length + 1));
+}
+
+test('what happens is counted, by method and status, and nobody is named', async () => {
+  const alice = await world.register('alice-in-metrics');
+  const a = await world.login(alice);
+  const { identityKey, deviceId } = alice.address;
+  const own = { recipientKey: identityKey, deviceId };
+  const payload = envelope(1, 2_000);
+  await a.call(methods.delivery.enqueue, { ...own, payload, messageId: messageId() });
+  assert.equal(await value('delivery_queue_depth'), 1);
+  await a.call(methods.delivery.fetchWait, own);
+  await a.call(methods.delivery.fetch, own);
+  const notAfter = BigInt(Math.floor(world.clock.wallMs() / 1000) + 86_400);
+  await a.call(methods.keys.uploadKeyPackage, {
+    keyPackages: [{ keyPackage: crypto.random(300), suite: 1, notAfter }],
+  });
+  await a.call(methods.user.resolveUser, { username: 'nobody' });
+  await assert.rejects(a.call(methods.user.resolveUser, { username: 'nobody' }));
+  const login = { loginId: crypto.random(16), ke3: crypto.random(64), deviceId, deviceSignature: crypto.random(64) };
+  await assert.rejects(a.call(methods.auth.opaqueLoginFinish, login));
+  for (const [series, expected] of [
+    ['enqueue_total', 1],
+    ['enqueue_bytes_total', 2_000],
+    ['fetch_total', 1],
+    ['fetch_wait_total', 1],
+    ['key_package_upload_total', 1],
+    ['auth_login_success_total', 0],
+    ['auth_login_failure_total', 1],
+    ['rate_limit_hit_total', 1],
+    ['delivery_queue_depth', 0],
+    ['server_in_flight_rpcs', 0],
+    ['server_connections', 1],
+    ['rpc_duration_seconds_count{method="Enqueue",status="ok"}', 1],
+  ] as const) {
+    assert.equal(await value(series), expected, series);
+  }
+  assert.doesNotMatch((await get('/metrics')).body, /alice/);
+});
+
+test('healthy while the process answers, ready while the store takes writes and the server stays', async () => {
+  assert.deepEqual(await get('/healthz'), { status: 200, body: 'ok\n' });
+  assert.deepEqual(await get('/readyz'), { status: 200, body: 'ready\n' });
+  going = true;
+  assert.equal((await get('/readyz')).status, 503);
+  assert.equal((await get('/healthz')).status, 200);
+  going = false;
+  assert.equal((await get('/elsewhere')).status, 404);
+  assert.equal((await get('/metrics', 'POST')).status, 405);
+});
