@@ -94,8 +94,12 @@ const Mode = { base: 0, psk: 1, auth: 2, authPsk: 3 } as const;
 type Mode = (typeof Mode)[keyof typeof Mode];
 
 const PSK_LENGTH_MIN = 32;
+const INFO_LENGTH_KEPT = 1024;
 
-/** HPKE for one suite. Keep the result: it holds what is the same for every message of the suite. */
+/**
+ * HPKE for one suite. Keep the result: it holds what is the same for every message of the suite. An `info` must not be
+ * changed in place between calls.
+ */
 export function createHpke(provider: CryptoProvider, suite: HpkeSuite): Hpke {
   const kem = provider.kem(suite.kem);
   const hash = hashOfKdf(suite.kdf);
@@ -104,6 +108,14 @@ export function createHpke(provider: CryptoProvider, suite: HpkeSuite): Hpke {
   const suiteId = concat(encodeUtf8('HPKE'), u16(suite.kem), u16(suite.kdf), u16(suite.aead));
   const kdf = labeledHkdf(provider, hash, suiteId);
   const emptyPskIdHash = kdf.extract(EMPTY, 'psk_id_hash', EMPTY);
+  let lastInfo: { readonly info: Uint8Array; readonly hash: Uint8Array } | undefined;
+
+  /** The hash of a long `info` is kept: a message to a thousand receivers has the same one a thousand times. */
+  function infoHashOf(info: Uint8Array): Uint8Array {
+    if (info.length < INFO_LENGTH_KEPT) return kdf.extract(EMPTY, 'info_hash', info);
+    if (lastInfo?.info !== info) lastInfo = { info, hash: kdf.extract(EMPTY, 'info_hash', info) };
+    return lastInfo.hash;
+  }
 
   function keySchedule(
     sharedSecret: Uint8Array,
@@ -116,7 +128,7 @@ export function createHpke(provider: CryptoProvider, suite: HpkeSuite): Hpke {
     }
     const mode: Mode = auth ? (psk ? Mode.authPsk : Mode.auth) : psk ? Mode.psk : Mode.base;
     const pskIdHash = psk ? kdf.extract(EMPTY, 'psk_id_hash', psk.pskId) : emptyPskIdHash;
-    const infoHash = kdf.extract(EMPTY, 'info_hash', info);
+    const infoHash = infoHashOf(info);
     const keyScheduleContext = concat(new Uint8Array([mode]), pskIdHash, infoHash);
     const secret = kdf.extract(sharedSecret, 'secret', psk?.psk ?? EMPTY);
     const key = aead ? kdf.expand(secret, 'key', keyScheduleContext, aead.keyLength) : EMPTY;

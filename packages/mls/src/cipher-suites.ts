@@ -210,6 +210,16 @@ export interface HpkeCiphertext {
   readonly ciphertext: Uint8Array;
 }
 
+let lastInfo: { readonly label: string; readonly context: Uint8Array; readonly info: Uint8Array } | undefined;
+
+/** EncryptContext. One after the other, all receivers of a path or of a Welcome have the same; a Welcome's is long. */
+function sealInfo(label: string, context: Uint8Array): Uint8Array {
+  if (lastInfo?.context !== context || lastInfo.label !== label) {
+    lastInfo = { label, context, info: signContent(label, context) };
+  }
+  return lastInfo.info;
+}
+
 /** @throws RuleViolation `leafKeysValid` when nothing can be encrypted to this key. */
 export function encryptWithLabel(
   suite: Suite,
@@ -219,7 +229,7 @@ export function encryptWithLabel(
   plaintext: Uint8Array,
 ): HpkeCiphertext {
   try {
-    const { enc, ciphertext } = suite.hpke.sealBase(publicKey, signContent(label, context), EMPTY, plaintext);
+    const { enc, ciphertext } = suite.hpke.sealBase(publicKey, sealInfo(label, context), EMPTY, plaintext);
     return { kemOutput: enc, ciphertext };
   } catch (error) {
     if (error instanceof CryptoError) violated('leafKeysValid');
