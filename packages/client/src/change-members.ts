@@ -1,17 +1,17 @@
 /** Who is in a group: inviting, removing, leaving, and who administers it (PROTOCOL sections 5 and 9). */
 import { encodeHex, equal } from '@quicprochat/crypto';
 import { groupView, type GroupState, type LeafIndex, ownLeafIndex, roster } from '@quicprochat/mls';
-import { type AddTarget, type CommitPlan } from './commit/build-commit.ts';
+import { type AddTarget, type CommitPlan, CommitTooLarge } from './commit/build-commit.ts';
 import { dropGroup, memberAt } from './commit/new-epoch.ts';
-import { activeGroup, CommitTooLarge, commitWith, proposeLeaving } from './commit/submit-commit.ts';
+import { splitAdds } from './commit/split-adds.ts';
+import { activeGroup, commitWith, proposeLeaving } from './commit/submit-commit.ts';
 import { canonicalUsername, fetchAddTargets, resolveUser } from './contacts.ts';
 import type { Engine } from './engine.ts';
 import { conversationOf } from './epoch.ts';
 import { ClientError, toClientError } from './errors.ts';
 import type { ChannelExtension } from './profile/channel-extension.ts';
 import { addressOf } from './profile/member.ts';
-import { isPostQuantum } from './profile/suites.ts';
-import { ADDS_MAX_CLASSICAL, ADDS_MAX_POST_QUANTUM, channelOf, isAdmin } from './profile/validate-commit.ts';
+import { channelOf, isAdmin } from './profile/validate-commit.ts';
 import type { StoredConversation } from './store/index.ts';
 import type { InviteResult } from './types.ts';
 import { nameOf } from './views.ts';
@@ -46,38 +46,37 @@ export async function invite(
   for (let start = 0; start < names.length; start += LOOK_UPS_AT_ONCE) {
     await Promise.all(names.slice(start, start + LOOK_UPS_AT_ONCE).map(lookUp));
   }
-  const addsMax = isPostQuantum(suite) ? ADDS_MAX_POST_QUANTUM : ADDS_MAX_CLASSICAL;
   const added = new Set<string>();
-  for (let start = 0; start < targets.length; start += addsMax) {
-    for (const username of await addAll(engine, channelId, targets.slice(start, start + addsMax))) added.add(username);
+  try {
+    await splitAdds(targets, suite, async (part) => {
+      await addAll(engine, channelId, part);
+      for (const { username } of part) added.add(username);
+    });
+  } catch (error) {
+    const failure =
+      error instanceof CommitTooLarge
+        ? new ClientError('refused', 'too-large', 'this invitation is larger than the server takes')
+        : toClientError(error);
+    if (added.size === 0) throw failure;
+    // Those of earlier commits are in for good.
+    for (const username of new Set(targets.map((target) => target.username))) {
+      if (!added.has(username)) {
+        failed.push({ username, code: failure.code, reason: failure.message, error: failure });
+      }
+    }
   }
   const first = failed[0];
   if (added.size === 0 && first !== undefined) throw first.error;
   return { added: [...added], failed: failed.map(({ username, code, reason }) => ({ username, code, reason })) };
 }
 
-/** One commit, or two of half the size when the server would not take it. Returns the names added. */
-async function addAll(
-  engine: Engine,
-  channelId: Uint8Array,
-  targets: readonly AddTarget[],
-): Promise<readonly string[]> {
-  try {
-    await commitWith(engine, channelId, async (state) => {
-      requireAdmin(engine, state);
-      // Somebody else may have added some of them while we were losing a race.
-      const adds = targets.filter(({ address }) => memberAt(state, address) === undefined);
-      return adds.length === 0 ? undefined : { adds };
-    });
-    return targets.map(({ username }) => username);
-  } catch (error) {
-    if (!(error instanceof CommitTooLarge)) throw error;
-    if (targets.length < 2)
-      throw new ClientError('refused', 'too-large', 'this invitation is larger than the server takes');
-    const half = Math.ceil(targets.length / 2);
-    const first = await addAll(engine, channelId, targets.slice(0, half));
-    return [...first, ...(await addAll(engine, channelId, targets.slice(half)))];
-  }
+async function addAll(engine: Engine, channelId: Uint8Array, targets: readonly AddTarget[]): Promise<void> {
+  await commitWith(engine, channelId, async (state) => {
+    requireAdmin(engine, state);
+    // Somebody else may have added some of them while we were losing a race.
+    const adds = targets.filter(({ address }) => memberAt(state, address) === undefined);
+    return adds.length === 0 ? undefined : { adds };
+  });
 }
 
 export async function removeMember(engine: Engine, channelId: Uint8Array, username: string): Promise<void> {

@@ -34,6 +34,7 @@ import {
   type Rejected,
   roster,
   type VerifiedKeyPackage,
+  wipePendingCommit,
 } from '@quicprochat/mls';
 import {
   type Address,
@@ -45,12 +46,15 @@ import {
   createMessageId,
   encodeHandshakeBundle,
   encodeWelcomeBody,
+  GROUP_OVERHEAD,
   PayloadKind,
   PQ_SALT_LENGTH,
   sealDirect,
   sealGroup,
   sealShared,
+  SHARED_OVERHEAD,
 } from '../message/index.ts';
+import { bodyBytesMax } from '../message/padding.ts';
 import { encodeCommitAuthenticatedData, encodeMessageAuthenticatedData } from '../profile/authenticated-data.ts';
 import { type ChannelExtension, encodeChannelExtension, QpcExtensionType } from '../profile/channel-extension.ts';
 import { addressOf } from '../profile/member.ts';
@@ -121,6 +125,15 @@ export interface BuiltEntry {
 /** Largest encoded request (the method's own limit, less a margin for the frame). */
 export const REQUEST_BYTES_MAX = 4 * 1024 * 1024 - 1024;
 
+/** The commit would be larger than the server takes: do less at once. */
+export class CommitTooLarge extends Error {
+  override readonly name = 'CommitTooLarge';
+}
+
+/** Beside the MLS messages in the bodies of handshake and Welcome: more than their headers and metadata ever take. */
+const BODY_MARGIN_BYTES = 2_048;
+
+/** @throws CommitTooLarge */
 export function buildCommit(
   context: MlsContext,
   state: GroupState,
@@ -163,6 +176,12 @@ export function buildCommit(
     }),
   });
   if (committed.kind === 'rejected') return committed;
+  const refuseSize = (): never => {
+    wipePendingCommit(context, committed.state, committed.pending);
+    throw new CommitTooLarge();
+  };
+  if (committed.commit.length > bodyBytesMax(GROUP_OVERHEAD) - BODY_MARGIN_BYTES) refuseSize();
+  if ((committed.welcome?.length ?? 0) > bodyBytesMax(SHARED_OVERHEAD) - BODY_MARGIN_BYTES) refuseSize();
 
   const { payload, messageId } = sealEntry(context, place, surroundings.nowMs, [], committed.commit);
   const welcomes =
@@ -198,6 +217,7 @@ export function buildCommit(
     }),
   );
   context.crypto.wipe(sendToken);
+  if (request.length > REQUEST_BYTES_MAX) refuseSize();
   return {
     kind: 'built',
     state: committed.state,

@@ -28,7 +28,6 @@ import {
   type CommitPlan,
   type CommitSurroundings,
   leavingProposals,
-  REQUEST_BYTES_MAX,
 } from './build-commit.ts';
 import { discardPending, dropGroup } from './new-epoch.ts';
 import { isBeingCreated, mergePending, type PendingIntent } from './receive-entry.ts';
@@ -42,11 +41,6 @@ export type PrepareCommit = (
   state: GroupState,
   conversation: StoredConversation,
 ) => Promise<(CommitPlan & Pick<CommitSurroundings, 'serverRoster'>) | undefined>;
-
-/** The request would be larger than the server takes: do less at once. */
-export class CommitTooLarge extends Error {
-  override readonly name = 'CommitTooLarge';
-}
 
 /**
  * Commits what `prepare` says, again after each lost race. Commits of one conversation go one after the other.
@@ -130,7 +124,6 @@ export function storePending(
   pqSaltBefore: Uint8Array,
 ): Uint8Array {
   const { engine, store } = change;
-  if (built.request.length > REQUEST_BYTES_MAX) throw new CommitTooLarge();
   change.setGroup(channelId, built.state);
   const renewed = !equal(built.pqSalt, pqSaltBefore);
   store.conversations.savePendingCommit(channelId, {
