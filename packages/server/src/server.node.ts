@@ -6,6 +6,7 @@
  *   stop listening to new calls → answers in flight → connections → socket → store
  */
 import { readFileSync } from 'node:fs';
+import { setImmediate } from 'node:timers/promises';
 import { opaqueCreateSetup, opaqueReady, OPAQUE_SETUP_BYTES } from '@quicprochat/core';
 import { decodeHex, encodeUtf8 } from '@quicprochat/crypto';
 import { nodeCrypto } from '@quicprochat/crypto/node';
