@@ -64,6 +64,8 @@ test('the profile folder: --state, --profile, QPC_STATE, then the data folder of
     stateFolder({}, { HOME: '/Users/a' }, 'darwin'),
     '/Users/a/Library/Application Support/quicprochat/default',
   );
+  assert.ok(path.isAbsolute(stateFolder({}, { HOME: '' }, 'linux')), 'never relative to where one is');
+  assert.throws(() => stateFolder({}, { HOME: 'somewhere' }, 'linux'), { code: 'no-home' });
   assert.equal(stateFolder({}, { HOME: '/h', QPC_PROFILE: 'two' }, 'linux'), '/h/.local/share/quicprochat/two');
   for (const bad of ['..', '.hidden', 'a/b', '', 'x'.repeat(65), 'a\u0000b']) {
     assert.throws(() => stateFolder({ profile: bad }, env, 'linux'), isUsage, bad);

@@ -9,7 +9,7 @@
  */
 import { X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
-import { homedir } from 'node:os';
+import { userInfo } from 'node:os';
 import path from 'node:path';
 import { CliError, systemCode, usageError } from './errors.ts';
 
@@ -91,10 +91,23 @@ function dataFolder(env: Env, platform: NodeJS.Platform): string {
   const xdg = env['XDG_DATA_HOME'];
   // The XDG specification says relative paths are to be ignored.
   if (xdg && path.isAbsolute(xdg)) return xdg;
-  const home = env['HOME'] || homedir();
+  const home = env['HOME'] || homeOfUser();
+  // Never beside whatever folder one happens to be in.
+  if (!path.isAbsolute(home)) {
+    throw usageError('the home folder is not known', 'set HOME, or choose a folder with --state', 'no-home');
+  }
   if (platform === 'darwin') return path.join(home, 'Library', 'Application Support');
   if (platform === 'win32') return env['LOCALAPPDATA'] || path.join(home, 'AppData', 'Local');
   return path.join(home, '.local', 'share');
+}
+
+/** As the system knows it; empty for a user it does not know, as in some containers. */
+function homeOfUser(): string {
+  try {
+    return userInfo().homedir;
+  } catch {
+    return '';
+  }
 }
 
 /** A trust anchor and where it was found; undefined means the system's roots. */
