@@ -2,6 +2,8 @@
 // send what they should not.
 import assert from 'node:assert/strict';
 import { execFile, execFileSync } from 'node:child_process';
+import { createSocket } from 'node:dgram';
+import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { before, test } from 'node:test';
@@ -132,6 +134,22 @@ test('Ctrl+C while waiting ends with 130, a termination signal with 143, and not
   }
   const failure = await bob.refused(124, 'timeout', ['recv', '--wait', '--count', '1', '--timeout', '500ms']);
   assert.equal(failure.exitCode, 124);
+});
+
+test('a message that is queued when its command is stopped is kept, and nobody is told to send it again', async () => {
+  await bob.result(['dm', 'carol', 'first']);
+  // Takes what comes and never answers.
+  const silent = createSocket('udp4');
+  silent.bind(0, '127.0.0.1');
+  await once(silent, 'listening');
+  const server = ['--server', `127.0.0.1:${silent.address().port}`, '--ca-cert', world.caCert];
+  const send = ['--json', '--state', bob.profile, ...server, 'send', '@carol', 'second', '--timeout', '1s'];
+  const failure = await world.run('bob', QPC_MAIN, send).failure();
+  silent.close();
+  assert.deepEqual([failure.exitCode, failure['code']], [124, 'timeout']);
+  assert.match(String(failure['hint']), /is kept and goes out/);
+  await bob.reads();
+  assert.deepEqual(await carol.reads(['bob']), ['first', 'second']);
 });
 
 test('a note to oneself stays in the profile and needs no server', async () => {

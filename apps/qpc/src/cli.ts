@@ -9,7 +9,15 @@
 import { untilAborted } from './abort.ts';
 import type { CommandContext } from './command.ts';
 import { COMMANDS } from './command-table.ts';
-import { CliError, ExitCode, interruptedError, systemCode, terminatedError, timeoutError } from './errors.ts';
+import {
+  CliError,
+  ExitCode,
+  interruptedError,
+  KEPT_HINT,
+  systemCode,
+  terminatedError,
+  timeoutError,
+} from './errors.ts';
 import { firstSteps } from './help.ts';
 import { LineReader } from './line-reader.ts';
 import { Output, wantsColor } from './output.ts';
@@ -85,7 +93,7 @@ async function runCommand(
     out.finish({ command: command.name, ...fields });
     return ExitCode.done;
   } catch (error) {
-    return finishWith(out, error, stop.signal);
+    return finishWith(out, error, stop.signal, session.queued);
   } finally {
     clearTimeout(timer);
     lines.close();
@@ -95,10 +103,12 @@ async function runCommand(
 }
 
 /** Says what went wrong. A reader that has gone is no failure: it had what it wanted. */
-function finishWith(out: Output, error: unknown, signal: AbortSignal): ExitCode {
+function finishWith(out: Output, error: unknown, signal: AbortSignal, queued = false): ExitCode {
   const reason: unknown = signal.aborted ? signal.reason : error;
   if (reason instanceof OutputClosed) return ExitCode.done;
-  const failure = toCliError(reason);
+  const told = toCliError(reason);
+  const stopped = signal.aborted && queued;
+  const failure = stopped ? new CliError(told.exitCode, told.code, told.message, KEPT_HINT) : told;
   if (failure.exitCode === ExitCode.bug && process.env['QPC_DEBUG'] && reason instanceof Error) {
     process.stderr.write(`${reason.stack ?? reason.message}\n`);
   }

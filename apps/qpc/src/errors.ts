@@ -43,6 +43,9 @@ export function localStateError(code: string, message: string, hint: string): Cl
   return new CliError(ExitCode.localState, code, message, hint);
 }
 
+/** The next step when a message is queued and the server does not have it yet: sending it again would send it twice. */
+export const KEPT_HINT = 'the message is kept and goes out with the next command that connects';
+
 /** Why a command's signal was aborted before it was done. */
 export function interruptedError(): CliError {
   return new CliError(ExitCode.interrupted, 'interrupted', 'interrupted', 'nothing was lost; run the command again');

@@ -47,6 +47,8 @@ export interface SessionOptions {
 
 export class Session {
   readonly folder: string;
+  /** A message is in the queue: whoever stops this command must not tell the person to send it again. */
+  queued = false;
   readonly #options: SessionOptions;
   #client: Client | undefined;
   #memory: Client | undefined;

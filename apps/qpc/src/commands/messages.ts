@@ -2,7 +2,7 @@
 import type { Client, Conversation, Message } from '@quicprochat/client/node';
 import { untilAborted } from '../abort.ts';
 import type { Command, CommandContext, CommandInput } from '../command.ts';
-import { CliError, ExitCode, usageError } from '../errors.ts';
+import { CliError, ExitCode, KEPT_HINT, usageError } from '../errors.ts';
 import { findConversation, findOrFetchConversation } from '../find-conversation.ts';
 import type { JsonFields } from '../output.ts';
 import { toCliError } from '../sdk-errors.ts';
@@ -172,13 +172,15 @@ async function sendText(
  * @throws CliError unreachable or timeout, saying that it is kept
  */
 export async function sendQueued(session: Session, client: Client, conversationId: string): Promise<void> {
+  session.queued = true;
   try {
     await session.connected();
     await client.flush({ conversationId });
+    session.queued = false;
   } catch (error) {
     const { exitCode, code, message } = toCliError(error);
     if (exitCode !== ExitCode.unreachable && exitCode !== ExitCode.timeout) throw error;
-    throw new CliError(exitCode, code, message, 'the message is kept and goes out with the next command that connects');
+    throw new CliError(exitCode, code, message, KEPT_HINT);
   }
 }
 
