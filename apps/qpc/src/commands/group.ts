@@ -153,7 +153,8 @@ export const groupLeave: Command = {
   topic: 'Groups',
   summary: 'leave a group; its history stays readable here',
   details:
-    "An administrator's qpc confirms it when it next runs. The last administrator has to make another one first.",
+    "An administrator's qpc confirms it when it next runs. When the last administrator leaves, another member becomes one; " +
+    'to choose whom, use "qpc group admin" first.',
   args: [GROUP],
   inChat: true,
   run: async ({ out, session }, input) => {
