@@ -109,8 +109,14 @@ test('serial numbers beyond 2^63 are refused, and keep nobody from removing some
   const nowSecs = Math.floor(Date.now() / 1000);
   const lifetime = { notBeforeSecs: nowSecs - 60, notAfterSecs: nowSecs + 86_400 };
   const certificate = signDeviceCertificate(nodeCrypto, identityPrivateKey!, {
-    ...{ origin, identityKey, deviceId, deviceKey, ...lifetime },
-    ...{ username: 'carol', manager: true, serial: 2n ** 63n },
+    origin,
+    username: 'carol',
+    identityKey,
+    deviceId,
+    deviceKey,
+    manager: true,
+    serial: 2n ** 63n,
+    ...lifetime,
   });
   forAlice.answer(methods.user.resolveUser, (real) =>
     real.outcome.case === 'found'
@@ -121,7 +127,11 @@ test('serial numbers beyond 2^63 are refused, and keep nobody from removing some
 
   const [own] = carol.store.keys.hybridKeys();
   const hybridKey = signHybridKey(nodeCrypto, devicePrivateKey, {
-    ...{ origin, address: { identityKey, deviceId }, publicKey: own!.publicKey, serial: 2n ** 64n - 1n, ...lifetime },
+    origin,
+    address: { identityKey, deviceId },
+    publicKey: own!.publicKey,
+    serial: 2n ** 64n - 1n,
+    ...lifetime,
   });
   forAlice.answer(methods.keys.fetchHybridKeys, (real) => ({
     keys: real.keys.map((key) =>
