@@ -60,8 +60,6 @@ export interface ServerContext {
    * some of them, by the same objects.
    */
   arrived(addresses: readonly Address[], rows?: ReadonlyMap<Address, InboxRow>): void;
-  /** Resolves when what has been written to connections so far has left. */
-  written(): Promise<void>;
   /** Aborted when the server begins to go away: whoever waits for something stops waiting. */
   readonly leaving: AbortSignal;
   /** A short keyed hash of an identity or address, for logs: the same within one run, meaningless outside it. */

@@ -63,10 +63,7 @@ export async function deliver(call: Call, submission: Submission): Promise<Deliv
   if (outcome.kind === 'already_exists') throw messageIdTaken();
   if (outcome.kind !== 'enqueued') throw refusalOf(target, outcome);
   server.observer.enqueued(data.length);
-  const rows = rowsAtHand(submission, outcome);
-  server.arrived(outcome.wake, rows);
-  // Signing takes longer than pushing, so the recipients come first.
-  if (rows !== undefined && rows.size > 0) await server.written();
+  server.arrived(outcome.wake, rowsAtHand(submission, outcome));
   return { results: outcome.results, ...receiptFor(server, { channelId, messageId, payload, ...outcome }) };
 }
 

@@ -6,7 +6,6 @@
  *   stop listening to new calls → answers in flight → connections → socket → store
  */
 import { readFileSync } from 'node:fs';
-import { setImmediate } from 'node:timers/promises';
 import { opaqueCreateSetup, opaqueReady, OPAQUE_SETUP_BYTES } from '@quicprochat/core';
 import { decodeHex, encodeUtf8 } from '@quicprochat/crypto';
 import { nodeCrypto } from '@quicprochat/crypto/node';
@@ -103,8 +102,6 @@ export async function startServer(config: ServerConfig, surroundings: ServerSurr
       crypto: nodeCrypto,
       store,
       clock: surroundings.clock ?? systemServerClock,
-      // The QUIC binding flushes once a turn, in an immediate that was asked for before this one.
-      written: () => setImmediate(),
       log,
       version: packageJson.version,
       origin,

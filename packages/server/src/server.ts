@@ -47,8 +47,6 @@ export interface ServerParts {
   readonly allowSealedSender?: boolean;
   /** Identity keys of administrators, 64 hex digits each; default: none. */
   readonly admins?: readonly string[];
-  /** Resolves when connections have sent what was written to them so far; default: at once. */
-  readonly written?: () => Promise<void>;
   /** By kind; default: none. */
   readonly notifiers?: PushNotifiers;
   readonly connectionLimits?: Partial<ServerLimits>;
@@ -106,7 +104,6 @@ export function createServer(parts: ServerParts): QuicprochatServer {
       live.wake(addresses, rows);
       if (notifiers.size > 0) for (const address of addresses) if (!live.has(address)) wakeUps.knock(address);
     },
-    written: parts.written ?? (() => Promise.resolve()),
     leaving: leaving.signal,
     reference: (bytes) => encodeHex(crypto.hmac('sha256', logKey, bytes).subarray(0, 6)),
   };
