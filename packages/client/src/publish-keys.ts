@@ -97,16 +97,20 @@ function makeHybridKey(engine: Engine, serial: bigint): StoredHybridKey {
 async function publishKeyPackages(engine: Engine, all: boolean): Promise<number> {
   engine.change((change) => change.store.keys.deleteKeyPackagesExpired(engine.nowSecs()));
   const { counts } = await engine.server.call(methods.keys.countKeyPackages, {});
+  // Made by an earlier run whose upload nobody confirmed.
+  const unconfirmed = engine.store.keys.keyPackagesToUpload();
   const made: StoredKeyPackage[] = [];
   for (const suite of SUITES) {
     const count = counts.find((candidate) => candidate.suite === suite);
-    const available = count?.available ?? 0;
+    const earlier = unconfirmed.filter((keyPackage) => keyPackage.suite === suite);
+    const hasLastResort = count?.lastResort === true || earlier.some(({ lastResort }) => lastResort);
+    const available = (count?.available ?? 0) + earlier.filter(({ lastResort }) => !lastResort).length;
     const lastResortIsOld = isOld(engine, suite);
     // The last-resort package is made with the others, so its age tells theirs.
     const renewAll = all || (lastResortIsOld && available > 0);
     const wanted = renewAll ? KEY_PACKAGES_WANTED : available < KEY_PACKAGES_LOW ? KEY_PACKAGES_WANTED - available : 0;
     for (let i = 0; i < wanted; i++) made.push(makeKeyPackage(engine, suite, false));
-    if (all || count?.lastResort !== true || count.lastResortUsed || lastResortIsOld) {
+    if (all || !hasLastResort || count?.lastResortUsed === true || lastResortIsOld) {
       made.push(makeKeyPackage(engine, suite, true));
     }
   }
@@ -115,7 +119,7 @@ async function publishKeyPackages(engine: Engine, all: boolean): Promise<number>
       for (const keyPackage of made) change.store.keys.saveKeyPackage(keyPackage);
     });
   }
-  // Also those of an earlier run whose upload nobody confirmed: uploading twice is harmless.
+  // Uploading twice is harmless.
   const waiting = engine.store.keys.keyPackagesToUpload();
   const suites = new Set(waiting.map(({ suite }) => suite));
   const uploads = [...suites].map((suite) =>
@@ -129,9 +133,14 @@ async function publishKeyPackages(engine: Engine, all: boolean): Promise<number>
 
 /** One suite by itself: what the server says when it has enough is about that suite alone. */
 async function uploadSuite(engine: Engine, waiting: readonly StoredKeyPackage[]): Promise<number> {
+  const ordinary = waiting.filter(({ lastResort }) => !lastResort);
+  const lastResorts = waiting.filter(({ lastResort }) => lastResort).sort((a, b) => a.createdAtMs - b.createdAtMs);
   let uploaded = 0;
-  for (let start = 0; start < waiting.length; start += KEY_PACKAGES_PER_UPLOAD) {
-    uploaded += await upload(engine, waiting.slice(start, start + KEY_PACKAGES_PER_UPLOAD));
+  // The server takes one of last resort at a time and keeps the last.
+  for (const superseded of lastResorts.slice(0, -1)) uploaded += await upload(engine, [superseded]);
+  const all = [...lastResorts.slice(-1), ...ordinary];
+  for (let start = 0; start < all.length; start += KEY_PACKAGES_PER_UPLOAD) {
+    uploaded += await upload(engine, all.slice(start, start + KEY_PACKAGES_PER_UPLOAD));
   }
   return uploaded;
 }
