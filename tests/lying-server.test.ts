@@ -317,6 +317,21 @@ test('THREATS 32: the answer to an accepted commit is lost: the same bytes again
   assert.equal(head, positions[0]);
 });
 
+test('a message is flushed when its answer is there, not when one’s own copy has overtaken it', async () => {
+  const { id } = await groupOfThree('overtaken');
+  await alice.client.flush();
+  const order: string[] = [];
+  forAlice.answer(methods.delivery.batchEnqueue, async (real) => {
+    await alice.until('own copy', async () => (await alice.client.history(id)).at(-1)?.state === 'sent');
+    order.push('answer');
+    return real;
+  });
+  await alice.client.send(id, 'who got this?');
+  await alice.client.flush({ conversationId: id });
+  order.push('flushed');
+  assert.deepEqual(order, ['answer', 'flushed']);
+});
+
 test('THREATS 33: a log that does not follow, two logs, and a lie about the roster pause sending', async () => {
   const { id } = await groupOfThree('watched');
   forBob.envelopes = (envelope) => [

@@ -26,6 +26,8 @@ export class OutboxDelivery {
   readonly #engine: Engine;
   /** Conversations with a send under way or waiting for its time. */
   readonly #busy: Set<string> = new Set();
+  /** Those of them with a send under way. */
+  readonly #sending: Set<string> = new Set();
   #stopped = false;
 
   constructor(engine: Engine) {
@@ -48,7 +50,13 @@ export class OutboxDelivery {
     this.#stopped = true;
   }
 
+  /** Whether a call is under way whose answer is not stored yet: an empty queue alone does not tell. */
+  isSending(channelId: Uint8Array | undefined): boolean {
+    return channelId === undefined ? this.#sending.size > 0 : this.#sending.has(encodeHex(channelId));
+  }
+
   async #deliverAll(channelId: Uint8Array, key: string): Promise<void> {
+    this.#sending.add(key);
     let waitMs = 0;
     let failures = 0;
     let answered: ((change: Change) => void) | undefined;
@@ -72,14 +80,16 @@ export class OutboxDelivery {
       this.#engine.ports.log.warn('the outbox could not be read or written', { reason: toClientError(error).code });
       waitMs = RETRY_MAX_MS;
     }
+    this.#sending.delete(key);
     if (waitMs > 0) {
       this.#engine.later(() => {
         this.#busy.delete(key);
         this.kick();
       }, waitMs);
-      return;
+    } else {
+      this.#busy.delete(key);
     }
-    this.#busy.delete(key);
+    this.#engine.conditions.check();
   }
 
   #sendable(channelId: Uint8Array): boolean {

@@ -294,7 +294,8 @@ class ClientEngine implements Client {
       await conditions.until(
         () => {
           if (this.#engine.server.state === 'offline') throw notConnected();
-          return store.outbox.count(channelId) === 0;
+          // Our own copy may arrive before the answer, which alone tells who did not get it.
+          return store.outbox.count(channelId) === 0 && !this.#outbox.isSending(channelId);
         },
         options.timeoutMs ?? FLUSH_TIMEOUT_MS,
         'sending',
