@@ -12,7 +12,7 @@ export const SUITE_POST_QUANTUM: number = BY_NAME['post-quantum'];
 /** Suites this client can join in; KeyPackages are kept for each. */
 export const SUITES: readonly number[] = [SUITE_POST_QUANTUM, SUITE_CLASSICAL];
 /** Suite of new groups and direct conversations unless the caller chooses another. */
-export const SUITE_DEFAULT: number = SUITE_POST_QUANTUM;
+export const SUITE_DEFAULT: number = BY_NAME['post-quantum'];
 
 /** Whether the suite's own key exchange is post-quantum, so that envelopes need no salt beside it. */
 export function isPostQuantum(suite: number): boolean {
