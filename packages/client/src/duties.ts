@@ -6,6 +6,7 @@
  *   the server's roster is wrong       administrators restore it with an empty commit
  *   this device is leaving             it asks again in each epoch
  *   it joined by a last-resort package, sealed very much in one epoch, or its leaf is half over: it commits an update
+ *   it joined a group of eight or more  it commits an update when its turn comes (warm-up.ts)
  *
  * Everything is read off the stored state, so a restart forgets nothing; the order keeps them from all doing it at once.
  */
@@ -25,10 +26,12 @@ import { channelOf, isAdmin } from './profile/validate-commit.ts';
 import { statusOf } from './server-errors.ts';
 import type { ReceivedRejoinRequest, StoredConversation } from './store/index.ts';
 import { updateDueKey } from './track.ts';
+import { warmUpDelayMs, warmUpRank } from './warm-up.ts';
 
 const RANK_DELAY_MS = 3_000;
 const JITTER_MS = 2_000;
 const RETRY_MS = 30_000;
+const WARM_UP_RETRY_MS = 5 * 60_000;
 /** A duty due within this time is waited for by whoever wants everything settled. */
 const SOON_MS = 2_500;
 
@@ -37,11 +40,14 @@ type Duty =
   | { readonly kind: 'add-again'; readonly request: ReceivedRejoinRequest }
   | { readonly kind: 'restore-roster' }
   | { readonly kind: 'leave' }
-  | { readonly kind: 'update' };
+  | { readonly kind: 'update' }
+  | { readonly kind: 'warm-up' };
 
 interface Planned {
   readonly callOff: () => void;
   readonly dueAtMs: number;
+  /** Gives way to any other duty, and to having been done otherwise. */
+  readonly isWarmUp: boolean;
 }
 
 export class Duties {
@@ -63,10 +69,20 @@ export class Duties {
   /** Looks whether a group asks for something, and plans it. */
   look(channelId: Uint8Array): void {
     const key = encodeHex(channelId);
-    if (this.#engine.closed || this.#planned.has(key) || this.#running.has(key)) return;
+    if (this.#engine.closed || this.#running.has(key)) return;
+    const planned = this.#planned.get(key);
+    if (planned !== undefined && !planned.isWarmUp) return;
     const found = this.#duty(channelId);
+    const isWarmUp = found?.duty.kind === 'warm-up';
+    if (planned !== undefined) {
+      if (isWarmUp) return;
+      planned.callOff();
+      this.#planned.delete(key);
+    }
     if (found === undefined) return;
-    this.#plan(key, channelId, found.rank * RANK_DELAY_MS + this.#engine.uniform() * JITTER_MS);
+    const uniform = this.#engine.uniform();
+    const delayMs = isWarmUp ? warmUpDelayMs(found.rank, uniform) : found.rank * RANK_DELAY_MS + uniform * JITTER_MS;
+    this.#plan(key, channelId, delayMs, isWarmUp);
   }
 
   /** Whether something is being done or about to be. */
@@ -81,12 +97,12 @@ export class Duties {
     this.#planned.clear();
   }
 
-  #plan(key: string, channelId: Uint8Array, delayMs: number): void {
+  #plan(key: string, channelId: Uint8Array, delayMs: number, isWarmUp: boolean): void {
     const callOff = this.#engine.later(() => {
       this.#planned.delete(key);
       void this.#perform(key, channelId);
     }, delayMs);
-    this.#planned.set(key, { callOff, dueAtMs: this.#engine.ports.clock.now() + delayMs });
+    this.#planned.set(key, { callOff, dueAtMs: this.#engine.ports.clock.now() + delayMs, isWarmUp });
   }
 
   async #perform(key: string, channelId: Uint8Array): Promise<void> {
@@ -108,7 +124,8 @@ export class Duties {
     }
     this.#running.delete(key);
     if (engine.closed) return;
-    if (retry) this.#plan(key, channelId, RETRY_MS);
+    const wasWarmUp = found.duty.kind === 'warm-up';
+    if (retry) this.#plan(key, channelId, wasWarmUp ? WARM_UP_RETRY_MS : RETRY_MS, wasWarmUp);
     else this.look(channelId);
     engine.conditions.check();
   }
@@ -144,7 +161,8 @@ export class Duties {
     if (store.settings.get(updateDueKey(channelId)) !== undefined || isOwnLeafHalfOver(engine, state)) {
       return { duty: { kind: 'update' }, rank: 0 };
     }
-    return undefined;
+    const rank = warmUpRankOf(conversation, state);
+    return rank === undefined ? undefined : { duty: { kind: 'warm-up' }, rank };
   }
 
   async #do(channelId: Uint8Array, duty: Duty): Promise<void> {
@@ -173,6 +191,11 @@ export class Duties {
       case 'update':
         await commitWith(engine, channelId, async () => ({}));
         engine.change((change) => change.store.settings.set(updateDueKey(channelId), undefined));
+        return;
+      case 'warm-up':
+        await commitWith(engine, channelId, async (state, conversation) =>
+          warmUpRankOf(conversation, state) === undefined ? undefined : {},
+        );
     }
   }
 }
@@ -229,6 +252,14 @@ function isOwnLeafHalfOver(engine: Engine, state: GroupState): boolean {
   if (source?.kind !== 'keyPackage') return false;
   const { notBefore, notAfter } = source.lifetime;
   return BigInt(engine.nowSecs()) >= (notBefore + notAfter) / 2n;
+}
+
+function warmUpRankOf(conversation: StoredConversation, state: GroupState): number | undefined {
+  // Who asked to leave would have to ask again in the next epoch.
+  if (conversation.kind !== 'group' || conversation.paused !== undefined || pendingProposals(state).length > 0) {
+    return undefined;
+  }
+  return warmUpRank(roster(state), ownLeafIndex(state));
 }
 
 function isRosterWrong(engine: Engine, conversation: StoredConversation): boolean {
