@@ -199,6 +199,45 @@ test('THREATS 10, 33: an entry withheld from one member: it asks to be added aga
   assert.equal((await bob.texts('withheld'))[0], 'before');
 });
 
+test('a request to be added again that cannot be served holds up nothing else', async () => {
+  const { id } = await groupOfThree('held up');
+  let fetches = 0;
+  forAlice.answer(methods.keys.fetchKeyPackage, (real) => {
+    fetches += 1;
+    return { ...real, keyPackages: [] };
+  });
+  let withheld = false;
+  forBob.envelopes = (envelope) => {
+    if (withheld || envelope.entry === undefined) return [envelope];
+    withheld = true;
+    return [];
+  };
+  await commitByAlice(id, true);
+  await commitByAlice(id, false);
+  await alice.client.send(id, 'not for Bob');
+  await bob.until('asked', () => warned(bob, 'rejoin-requested', /./, id));
+  await alice.until('tried', () => fetches > 0);
+
+  // While Bob's request stays open, the server is wrong about the roster once: Alice has to see to that.
+  let lied: bigint | undefined;
+  const lie = <Entry extends { position: bigint; rosterHash: Uint8Array }>(entry: Entry): Entry => {
+    lied ??= entry.position;
+    return entry.position === lied ? { ...entry, rosterHash: random(32) } : entry;
+  };
+  forAlice.envelopes = (envelope) => [
+    envelope.entry === undefined ? envelope : { ...envelope, entry: lie(envelope.entry) },
+  ];
+  forAlice.answer(methods.delivery.submitCommit, (real) => {
+    const { outcome } = real;
+    if (outcome.case === 'accepted' && outcome.value.entry) outcome.value.entry = lie(outcome.value.entry);
+    return real;
+  });
+  // Bob cannot follow, so nobody but Alice is there to do anything.
+  await alice.client.setAdmin(id, 'bob', true);
+  await alice.until('noticed', () => warned(alice, 'roster-mismatch', /./, id));
+  await alice.until('restored', async () => (await alice.conversation('held up')).paused === undefined);
+});
+
 test('THREATS 30: garbage takes a position: skipped by all, the group goes on', async () => {
   const { id, channelId } = await groupOfThree('garbage');
   for (const one of [bob, carol]) await one.client.sync();

@@ -54,6 +54,8 @@ export class Duties {
   readonly #engine: Engine;
   readonly #planned: Map<string, Planned> = new Map();
   readonly #running: Set<string> = new Set();
+  /** Requests to be added again that could not be served just now: they must not hold up what else there is to do. */
+  readonly #postponed: Set<string> = new Set();
 
   constructor(engine: Engine) {
     this.#engine = engine;
@@ -119,7 +121,8 @@ export class Duties {
     try {
       await this.#do(channelId, found.duty);
     } catch (error) {
-      retry = true;
+      if (found.duty.kind === 'add-again') this.#postpone(channelId, found.duty.request.device);
+      else retry = true;
       engine.ports.log.debug('a duty could not be done', { duty: found.duty.kind, reason: toClientError(error).code });
     }
     this.#running.delete(key);
@@ -128,6 +131,15 @@ export class Duties {
     if (retry) this.#plan(key, channelId, wasWarmUp ? WARM_UP_RETRY_MS : RETRY_MS, wasWarmUp);
     else this.look(channelId);
     engine.conditions.check();
+  }
+
+  #postpone(channelId: Uint8Array, device: DeviceAddress): void {
+    const key = requestKey(channelId, device);
+    this.#postponed.add(key);
+    this.#engine.later(() => {
+      this.#postponed.delete(key);
+      this.look(channelId);
+    }, RETRY_MS);
   }
 
   /** The first thing the group asks of this device, and its rank among those who may do it. */
@@ -151,6 +163,7 @@ export class Duties {
     }
     for (const request of store.rejoinRequests.open(channelId)) {
       if (addressesEqual(request.device, engine.address)) continue;
+      if (this.#postponed.has(requestKey(channelId, request.device))) continue;
       if (!admin && !equal(request.device.identityKey, engine.self.identityKey)) continue;
       const requester = memberAt(state, request.device)?.leafIndex;
       return { duty: { kind: 'add-again', request }, rank: rankOf(engine, state, (leaf) => leaf === requester) };
@@ -221,6 +234,10 @@ async function addAgain(engine: Engine, channelId: Uint8Array, request: Received
     if (status !== Status.FORBIDDEN && status !== Status.INVALID_ARGUMENT) throw error;
   }
   if (isOpen()) engine.change((change) => change.store.rejoinRequests.markHandled(channelId, device));
+}
+
+function requestKey(channelId: Uint8Array, { identityKey, deviceId }: DeviceAddress): string {
+  return `${encodeHex(channelId)}/${encodeHex(identityKey)}/${encodeHex(deviceId)}`;
 }
 
 /** The number of this device among the devices of administrators, in order of leaf index. */
