@@ -25,7 +25,7 @@ export interface WorldOptions {
   readonly settings?: Readonly<Record<string, unknown>>;
   /** Run the server in a process of its own, so that it can be killed. */
   readonly ownProcess?: boolean;
-  /** For replayable randomness of the clients; printed when a test fails. */
+  /** Of the randomness handed to the clients; printed when a test fails. Order of arrival and some key draws are real. */
   readonly seed?: string;
 }
 

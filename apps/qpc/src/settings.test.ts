@@ -51,14 +51,14 @@ test('the name in the certificate: localhost for loopback, the host for names, a
 });
 
 test('the profile folder: --state, --profile, QPC_STATE, then the data folder of the system', () => {
-  const env = { HOME: '/home/a', QPC_STATE: '/from/env' };
+  const env = { HOME: '/people/a', QPC_STATE: '/from/env' };
   assert.equal(stateFolder({ state: '/flag' }, env, 'linux'), '/flag');
   assert.equal(stateFolder({}, env, 'linux'), '/from/env');
-  assert.equal(stateFolder({ profile: 'work' }, env, 'linux'), '/home/a/.local/share/quicprochat/work');
-  assert.equal(stateFolder({}, { HOME: '/home/a', XDG_DATA_HOME: '/data' }, 'linux'), '/data/quicprochat/default');
+  assert.equal(stateFolder({ profile: 'work' }, env, 'linux'), '/people/a/.local/share/quicprochat/work');
+  assert.equal(stateFolder({}, { HOME: '/people/a', XDG_DATA_HOME: '/data' }, 'linux'), '/data/quicprochat/default');
   assert.equal(
-    stateFolder({}, { HOME: '/home/a', XDG_DATA_HOME: 'relative' }, 'linux'),
-    '/home/a/.local/share/quicprochat/default',
+    stateFolder({}, { HOME: '/people/a', XDG_DATA_HOME: 'relative' }, 'linux'),
+    '/people/a/.local/share/quicprochat/default',
   );
   assert.equal(
     stateFolder({}, { HOME: '/Users/a' }, 'darwin'),
