@@ -210,7 +210,7 @@ export type UploadKeyPackagesOutcome =
 export type TakeKeyPackagesOutcome =
   | {
       readonly kind: 'taken';
-      /** One per device that has any. */
+      /** One per device that still had one. */
       readonly keyPackages: readonly {
         readonly deviceId: Uint8Array;
         readonly keyPackage: Uint8Array;
@@ -766,7 +766,7 @@ export interface Store {
     take: { identityKey: Uint8Array; suite: number; nowMs: number },
     context?: WriteContext,
   ): Promise<TakeKeyPackagesOutcome>;
-  /** One entry per suite that has any, in order of suite. */
+  /** One entry per suite with packages, in order of suite. */
   countKeyPackages(address: Address, nowMs: number): Promise<readonly SuiteCount[]>;
   putHybridKey(key: NewHybridKey, context?: WriteContext): Promise<PutHybridKeyOutcome>;
   /** Devices without a key are left out, and each device comes once. No device id = every device of the identity. */
