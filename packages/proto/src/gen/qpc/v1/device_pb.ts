@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file qpc/v1/device.proto.
  */
 export const file_qpc_v1_device: GenFile = /*@__PURE__*/
-  fileDesc("ChNxcGMvdjEvZGV2aWNlLnByb3RvEgZxcGMudjEiPgoVUmVnaXN0ZXJEZXZpY2VSZXF1ZXN0EiUKBnNpZ25lZBgBIAEoCzIVLnFwYy52MS5TaWduZWRSZXF1ZXN0Ij4KElJlZ2lzdGVyRGV2aWNlQm9keRIaChJkZXZpY2VfY2VydGlmaWNhdGUYASABKAwSDAoEbmFtZRgCIAEoCSIYChZSZWdpc3RlckRldmljZVJlc3BvbnNlIhQKEkxpc3REZXZpY2VzUmVxdWVzdCI2ChNMaXN0RGV2aWNlc1Jlc3BvbnNlEh8KB2RldmljZXMYASADKAsyDi5xcGMudjEuRGV2aWNlInkKBkRldmljZRIRCglkZXZpY2VfaWQYASABKAwSDAoEbmFtZRgCIAEoCRIaChJkZXZpY2VfY2VydGlmaWNhdGUYAyABKAwSGAoQcmVnaXN0ZXJlZF9hdF9tcxgEIAEoBBIYChBsYXN0X3NlZW5fZGF5X21zGAUgASgEIjwKE1Jldm9rZURldmljZVJlcXVlc3QSJQoGc2lnbmVkGAEgASgLMhUucXBjLnYxLlNpZ25lZFJlcXVlc3QiOQoQUmV2b2tlRGV2aWNlQm9keRIRCglkZXZpY2VfaWQYASABKAwSEgoKcmV2b2NhdGlvbhgCIAEoDCIWChRSZXZva2VEZXZpY2VSZXNwb25zZSI3ChhSZWdpc3RlclB1c2hUb2tlblJlcXVlc3QSDAoEa2luZBgBIAEoCRINCgV0b2tlbhgCIAEoCSIbChlSZWdpc3RlclB1c2hUb2tlblJlc3BvbnNlMqwDCg1EZXZpY2VTZXJ2aWNlEmcKDlJlZ2lzdGVyRGV2aWNlEh0ucXBjLnYxLlJlZ2lzdGVyRGV2aWNlUmVxdWVzdBoeLnFwYy52MS5SZWdpc3RlckRldmljZVJlc3BvbnNlIhaKtRgSCLwFEAIYgEAggAgomHUwATgBEl4KC0xpc3REZXZpY2VzEhoucXBjLnYxLkxpc3REZXZpY2VzUmVxdWVzdBobLnFwYy52MS5MaXN0RGV2aWNlc1Jlc3BvbnNlIhaKtRgSCL0FEAIYQCCAgAEomHUwATgBEmEKDFJldm9rZURldmljZRIbLnFwYy52MS5SZXZva2VEZXZpY2VSZXF1ZXN0GhwucXBjLnYxLlJldm9rZURldmljZVJlc3BvbnNlIhaKtRgSCL4FEAIYgEAggAgomHUwATgBEm8KEVJlZ2lzdGVyUHVzaFRva2VuEiAucXBjLnYxLlJlZ2lzdGVyUHVzaFRva2VuUmVxdWVzdBohLnFwYy52MS5SZWdpc3RlclB1c2hUb2tlblJlc3BvbnNlIhWKtRgRCMYFEAIYgEAgQCiYdTABOAFiBnByb3RvMw", [file_qpc_v1_common]);
+  fileDesc("ChNxcGMvdjEvZGV2aWNlLnByb3RvEgZxcGMudjEiPgoVUmVnaXN0ZXJEZXZpY2VSZXF1ZXN0EiUKBnNpZ25lZBgBIAEoCzIVLnFwYy52MS5TaWduZWRSZXF1ZXN0IlkKElJlZ2lzdGVyRGV2aWNlQm9keRIaChJkZXZpY2VfY2VydGlmaWNhdGUYASABKAwSDAoEbmFtZRgCIAEoCRIZChFhY2NvdW50X3N0YXRlbWVudBgDIAEoDCIYChZSZWdpc3RlckRldmljZVJlc3BvbnNlIhQKEkxpc3REZXZpY2VzUmVxdWVzdCI2ChNMaXN0RGV2aWNlc1Jlc3BvbnNlEh8KB2RldmljZXMYASADKAsyDi5xcGMudjEuRGV2aWNlInkKBkRldmljZRIRCglkZXZpY2VfaWQYASABKAwSDAoEbmFtZRgCIAEoCRIaChJkZXZpY2VfY2VydGlmaWNhdGUYAyABKAwSGAoQcmVnaXN0ZXJlZF9hdF9tcxgEIAEoBBIYChBsYXN0X3NlZW5fZGF5X21zGAUgASgEIjwKE1Jldm9rZURldmljZVJlcXVlc3QSJQoGc2lnbmVkGAEgASgLMhUucXBjLnYxLlNpZ25lZFJlcXVlc3QiVAoQUmV2b2tlRGV2aWNlQm9keRIRCglkZXZpY2VfaWQYASABKAwSEgoKcmV2b2NhdGlvbhgCIAEoDBIZChFhY2NvdW50X3N0YXRlbWVudBgDIAEoDCIWChRSZXZva2VEZXZpY2VSZXNwb25zZSI3ChhSZWdpc3RlclB1c2hUb2tlblJlcXVlc3QSDAoEa2luZBgBIAEoCRINCgV0b2tlbhgCIAEoCSIbChlSZWdpc3RlclB1c2hUb2tlblJlc3BvbnNlMq4DCg1EZXZpY2VTZXJ2aWNlEmgKDlJlZ2lzdGVyRGV2aWNlEh0ucXBjLnYxLlJlZ2lzdGVyRGV2aWNlUmVxdWVzdBoeLnFwYy52MS5SZWdpc3RlckRldmljZVJlc3BvbnNlIheKtRgTCLwFEAIYgIADIIAIKJh1MAE4ARJeCgtMaXN0RGV2aWNlcxIaLnFwYy52MS5MaXN0RGV2aWNlc1JlcXVlc3QaGy5xcGMudjEuTGlzdERldmljZXNSZXNwb25zZSIWirUYEgi9BRACGEAggIABKJh1MAE4ARJiCgxSZXZva2VEZXZpY2USGy5xcGMudjEuUmV2b2tlRGV2aWNlUmVxdWVzdBocLnFwYy52MS5SZXZva2VEZXZpY2VSZXNwb25zZSIXirUYEwi+BRACGICAAyCACCiYdTABOAESbwoRUmVnaXN0ZXJQdXNoVG9rZW4SIC5xcGMudjEuUmVnaXN0ZXJQdXNoVG9rZW5SZXF1ZXN0GiEucXBjLnYxLlJlZ2lzdGVyUHVzaFRva2VuUmVzcG9uc2UiFYq1GBEIxgUQAhiAQCBAKJh1MAE4AWIGcHJvdG8z", [file_qpc_v1_common]);
 
 /**
  * Adds a device.
@@ -56,6 +56,13 @@ export type RegisterDeviceBody = Message<"qpc.v1.RegisterDeviceBody"> & {
    * @generated from field: string name = 2;
    */
   name: string;
+
+  /**
+   * The account's next key-transparency statement, signed by the identity key: the account as it is after this call.
+   *
+   * @generated from field: bytes account_statement = 3;
+   */
+  accountStatement: Uint8Array;
 };
 
 /**
@@ -205,6 +212,14 @@ export type RevokeDeviceBody = Message<"qpc.v1.RevokeDeviceBody"> & {
    * @generated from field: bytes revocation = 2;
    */
   revocation: Uint8Array;
+
+  /**
+   * The account's next key-transparency statement, signed by the identity key: the account as it is after this call.
+   * Empty where the device key signs, which cannot make one.
+   *
+   * @generated from field: bytes account_statement = 3;
+   */
+  accountStatement: Uint8Array;
 };
 
 /**
