@@ -8,12 +8,14 @@ import {
   CERTIFICATE_BACKDATE_SECS,
   CERTIFICATE_LIFETIME_SECS,
   generateSigningKey,
+  HISTORY_START,
   DEVICE_ID_BYTES,
   opaqueLoginFinish,
   opaqueLoginStart,
   opaqueReady,
   opaqueRegisterFinish,
   opaqueRegisterStart,
+  signAccountStatement,
   signDeviceCertificate,
   signLoginProof,
   signRegistration,
@@ -202,6 +204,16 @@ async function createAtServer(
       }),
       deviceCertificate: certificate,
       deviceName: shortened(deviceName),
+      accountStatement: signAccountStatement(engine.crypto, identityPrivateKey, {
+        kind: 'keys',
+        origin,
+        username,
+        identityKey,
+        version: 0,
+        history: HISTORY_START,
+        certificates: [certificate],
+        revocations: [],
+      }),
     });
     return true;
   } catch (error) {

@@ -1,7 +1,7 @@
 /** An account as ResolveUser and ResolveIdentity return it. */
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { AccountSchema, UnknownAccountSchema } from '@quicprochat/proto';
-import type { Account } from './store/store.ts';
+import type { ResolvedAccount } from './key-transparency.ts';
 
 export interface AccountAnswer {
   outcome:
@@ -9,9 +9,15 @@ export interface AccountAnswer {
     | { case: 'unknown'; value: MessageInitShape<typeof UnknownAccountSchema> };
 }
 
-export function accountAnswer(account: Account | undefined): AccountAnswer {
-  if (account === undefined) return { outcome: { case: 'unknown', value: {} } };
-  const { username, identityKey, devices } = account;
-  const deviceCertificates = devices.map((device) => device.certificate);
-  return { outcome: { case: 'found', value: { username, identityKey, deviceCertificates } } };
+export function accountAnswer(resolved: ResolvedAccount | undefined): AccountAnswer {
+  if (resolved === undefined) return { outcome: { case: 'unknown', value: {} } };
+  const { username, identityKey, devices } = resolved.account;
+  const value: MessageInitShape<typeof AccountSchema> = {
+    username,
+    identityKey,
+    deviceCertificates: devices.map((device) => device.certificate),
+    revocations: resolved.revocations.map(({ statement }) => statement),
+  };
+  if (resolved.proof !== undefined) value.keyTransparency = resolved.proof;
+  return { outcome: { case: 'found', value } };
 }

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { STATEMENT_CERTIFICATES_MAX } from '@quicprochat/core';
 import { rateSettingsOf, resolveConfig, SETTINGS, storeLimitsOf } from './config.ts';
 import type { ConfigSources, ServerConfig } from './config.ts';
 import { DEFAULT_RATES } from './rate-limits.ts';
@@ -80,6 +81,12 @@ test('each problem names the setting as it was written, and all are listed', () 
   ]) {
     assert.ok(message.includes(part), `${part} in: ${message}`);
   }
+});
+
+test('an account has no more devices than a statement of it can list', () => {
+  const devices = (count: number) => ({ flags: { 'limits.devicesPerAccount': String(count) } });
+  assert.equal(config(devices(STATEMENT_CERTIFICATES_MAX)).limits.devicesPerAccount, STATEMENT_CERTIFICATES_MAX);
+  assert.match(problems(devices(STATEMENT_CERTIFICATES_MAX + 1)), /--limits-devices-per-account must be at most 16/);
 });
 
 test('settings that contradict each other are refused', () => {

@@ -15,6 +15,9 @@ import type { Rate, RateName, RateSettings } from './rate-limits.ts';
 import { DEFAULT_STORE_LIMITS } from './store/store.ts';
 import type { StoreLimits } from './store/store.ts';
 
+/** An account statement lists no more certificates than this (`STATEMENT_CERTIFICATES_MAX`). */
+const DEVICES_MAX = 16;
+
 const text = z.string().min(1, 'must not be empty');
 
 /** A whole number, as TOML writes it or as text. */
@@ -81,7 +84,7 @@ function rate(name: RateName, what: string) {
 const limitsSchema = z.strictObject({
   inboxEnvelopes: whole(1, 10_000_000, DEFAULT_STORE_LIMITS.inboxEnvelopes).describe('envelopes an inbox holds'),
   inboxBytes: whole(65_536, 2 ** 40, DEFAULT_STORE_LIMITS.inboxBytes).describe('bytes an inbox holds'),
-  devicesPerAccount: whole(1, 30, DEFAULT_STORE_LIMITS.devicesPerAccount).describe('devices of an account'),
+  devicesPerAccount: whole(1, DEVICES_MAX, DEFAULT_STORE_LIMITS.devicesPerAccount).describe('devices of an account'),
   keyPackagesPerSuite: whole(1, 10_000, DEFAULT_STORE_LIMITS.keyPackagesPerSuite).describe(
     'unused KeyPackages of a device and suite',
   ),
@@ -101,6 +104,7 @@ const ratesSchema = z.strictObject({
   passwords: rate('passwords', 'password attempts from a network address'),
   resumes: rate('resumes', 'resumed sessions from a network address'),
   resolves: rate('resolves', 'look-ups by an account'),
+  logReads: rate('logReads', 'reads of the key-transparency log from a network address'),
   channels: rate('channels', 'channels opened by an account'),
   commits: rate('commits', 'commits of a device'),
   commitKib: rate('commitKib', 'KiB of commits and Welcomes by an account'),

@@ -5,6 +5,7 @@
 import type { CryptoProvider, KeyPair } from '@quicprochat/crypto';
 import type { Clock, ServerConnection } from '@quicprochat/transport';
 import type { Blobs } from './blobs.ts';
+import type { KeyTransparency } from './key-transparency.ts';
 import type { LiveDevices } from './live-devices.ts';
 import type { InboxPump } from './inbox-pump.ts';
 import type { Observer } from './observer.ts';
@@ -43,6 +44,7 @@ export interface ServerContext {
   /** Ed25519, signs delivery receipts. */
   readonly receiptKey: KeyPair;
   readonly receiptKeyId: Uint8Array;
+  readonly keyTransparency: KeyTransparency;
   readonly storeLimits: StoreLimits;
   readonly rates: RateLimits;
   /** Identity keys in hex. */

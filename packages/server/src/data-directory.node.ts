@@ -6,6 +6,8 @@
  *   blobs               encrypted files, by the hash of their ciphertext
  *   opaque-setup        OPAQUE server setup: losing it voids every password
  *   receipt-key         Ed25519 key of delivery receipts
+ *   log-key             Ed25519 key of the key-transparency log's checkpoints
+ *   log-vrf-key         the log's VRF key, private half first
  *   cert.pem cert.der   what clients trust, when made here; key.pem its private key
  */
 import {
@@ -68,24 +70,20 @@ function makeDirectory(directory: string): void {
 /**
  * The secret in a file, made on the first start. It is written beside its name and then linked to it, so that a crash
  * leaves the whole secret or none, and two servers starting at once keep the same one.
- * @param mayCreate whether a missing file is expected; if not, its loss is reported and nothing is made
+ * @param loss what the loss of the file means where it has to be there: then nothing is made
  */
 export function loadSecret(
   directory: DataDirectory,
   name: string,
   bytes: number,
   make: () => Uint8Array,
-  mayCreate: boolean,
+  loss: { readonly neededBy: string; readonly hint: string } | undefined,
 ): Uint8Array {
   const file = directory.file(name);
   const present = readSecret(file, bytes);
   if (present !== undefined) return present;
-  if (!mayCreate) {
-    throw new StartupError(
-      'data',
-      `${file} is missing, and the accounts in the database need it`,
-      'Restore it from a backup; without it nobody can log in with a password.',
-    );
+  if (loss !== undefined) {
+    throw new StartupError('data', `${file} is missing, and ${loss.neededBy} in the database need it`, loss.hint);
   }
   const temporary = `${file}.${process.pid}.tmp`;
   writePrivateFile(temporary, `${encodeBase64Url(make())}\n`);

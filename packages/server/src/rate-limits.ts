@@ -65,6 +65,8 @@ export interface RateSettings {
   readonly resumes: Rate;
   /** ResolveUser and ResolveIdentity, per account. */
   readonly resolves: Rate;
+  /** AuditKeyTransparency and GetConsistencyProof, per network address: anyone may mirror the log. */
+  readonly logReads: Rate;
   /** CreateChannel, per account: each leaves rows for good. */
   readonly channels: Rate;
   /** SubmitCommit, per device. */
@@ -94,6 +96,7 @@ export const DEFAULT_RATES: RateSettings = {
   passwords: { burst: 120, perHour: 3_600 },
   resumes: { burst: 2_000, perHour: 120_000 },
   resolves: { burst: 200, perHour: 3_600 },
+  logReads: { burst: 1_000, perHour: 36_000 },
   channels: { burst: 200, perHour: 1_200 },
   commits: { burst: 30, perHour: 1_800 },
   commitKib: { burst: 65_536, perHour: 262_144 },
@@ -111,6 +114,7 @@ const WORDS: Record<RateName, string> = {
   passwords: 'too many password attempts from this network address',
   resumes: 'too many sessions from this network address',
   resolves: 'too many look-ups from this account',
+  logReads: 'the key-transparency log was read too often from this network address',
   channels: 'too many channels were opened by this account',
   commits: 'this device has committed too often',
   commitKib: 'the commits of this account were too large together',

@@ -4,6 +4,7 @@ import { parseRevocation, verifyRevocation } from '@quicprochat/core';
 import type { VerifiedRevocation } from '@quicprochat/core';
 import { equal } from '@quicprochat/crypto';
 import { KeyRevokedEventSchema, PushEvent } from '@quicprochat/proto';
+import { outOfDate } from './account-statement.ts';
 import type { ServerContext } from './context.ts';
 import type { DeviceCall } from './handler.ts';
 import { conflict, deviceGone, exhausted, forbidden, invalidArgument } from './refusals.ts';
@@ -47,6 +48,8 @@ export async function revoke(
       if (there !== undefined) return;
       throw conflict('this signed request was used before', 'Sign a new one.');
     }
+    case 'stale_statement':
+      throw outOfDate();
     case 'too_many':
       throw exhausted(`an account revokes at most ${outcome.max} devices that are not registered here`);
     case 'unknown_account':

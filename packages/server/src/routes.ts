@@ -29,11 +29,14 @@ import { listGroupMembers } from './handlers/group/list-group-members.ts';
 import { removeMember } from './handlers/group/remove-member.ts';
 import { rotateKeys } from './handlers/group/rotate-keys.ts';
 import { updateGroupMetadata } from './handlers/group/update-group-metadata.ts';
+import { auditKeyTransparency } from './handlers/keys/audit-key-transparency.ts';
 import { checkRevocation } from './handlers/keys/check-revocation.ts';
 import { countKeyPackages } from './handlers/keys/count-key-packages.ts';
 import { fetchHybridKey } from './handlers/keys/fetch-hybrid-key.ts';
 import { fetchHybridKeys } from './handlers/keys/fetch-hybrid-keys.ts';
 import { fetchKeyPackage } from './handlers/keys/fetch-key-package.ts';
+import { getConsistencyProof } from './handlers/keys/get-consistency-proof.ts';
+import { getTreeHead } from './handlers/keys/get-tree-head.ts';
 import { revokeKey } from './handlers/keys/revoke-key.ts';
 import { uploadHybridKey } from './handlers/keys/upload-hybrid-key.ts';
 import { uploadKeyPackage } from './handlers/keys/upload-key-package.ts';
@@ -75,6 +78,9 @@ const MAKERS: readonly RouteMaker[] = [
   countKeyPackages,
   revokeKey,
   checkRevocation,
+  auditKeyTransparency,
+  getTreeHead,
+  getConsistencyProof,
   createChannel,
   removeMember,
   updateGroupMetadata,

@@ -6,8 +6,15 @@
  *   stop listening to new calls → answers in flight → connections → socket → store
  */
 import { readFileSync } from 'node:fs';
-import { opaqueCreateSetup, opaqueReady, OPAQUE_SETUP_BYTES } from '@quicprochat/core';
-import { decodeHex, encodeUtf8 } from '@quicprochat/crypto';
+import {
+  generateVrfKeyPair,
+  opaqueCreateSetup,
+  opaqueReady,
+  OPAQUE_SETUP_BYTES,
+  VRF_PRIVATE_KEY_BYTES,
+  VRF_PUBLIC_KEY_BYTES,
+} from '@quicprochat/core';
+import { concat, decodeHex, encodeUtf8 } from '@quicprochat/crypto';
 import { nodeCrypto } from '@quicprochat/crypto/node';
 import { ConnectError, systemClock } from '@quicprochat/transport';
 import type { Connection, Listener } from '@quicprochat/transport';
@@ -20,6 +27,8 @@ import type { ServerConfig } from './config.ts';
 import type { Log, ServerClock } from './context.ts';
 import { loadSecret, openDataDirectory, reasonOf } from './data-directory.node.ts';
 import type { DataDirectory } from './data-directory.node.ts';
+import { KeyTransparency } from './key-transparency.ts';
+import type { LogSecrets } from './key-transparency.ts';
 import type { MetricsListener } from './metrics.node.ts';
 import { createLog } from './log.node.ts';
 import { createServer } from './server.ts';
@@ -54,6 +63,7 @@ export interface ServerSurroundings {
 }
 
 const RECEIPT_KEY_BYTES = 32;
+const CHECKPOINT_KEY_BYTES = 32;
 const ORIGIN_SETTING = 'origin';
 
 export const systemServerClock: ServerClock = { ...systemClock, wallMs: () => Date.now() };
@@ -75,14 +85,25 @@ export async function startServer(config: ServerConfig, surroundings: ServerSurr
   try {
     // A database with accounts and no OPAQUE setup was moved without it; making a new one would void every password.
     const isNew = (await store.status()).accounts === 0;
-    const opaqueSetup = loadSecret(directory, 'opaque-setup', OPAQUE_SETUP_BYTES, opaqueCreateSetup, isNew);
+    const opaqueLoss = {
+      neededBy: 'the accounts',
+      hint: 'Restore it from a backup; without it nobody can log in with a password.',
+    };
+    const opaqueSetup = loadSecret(
+      directory,
+      'opaque-setup',
+      OPAQUE_SETUP_BYTES,
+      opaqueCreateSetup,
+      isNew ? undefined : opaqueLoss,
+    );
     const receiptPrivateKey = loadSecret(
       directory,
       'receipt-key',
       RECEIPT_KEY_BYTES,
       () => nodeCrypto.random(RECEIPT_KEY_BYTES),
-      true,
+      undefined,
     );
+    const logSecrets = loadLogSecrets(directory, (await store.readLogHead()) === undefined);
 
     let failed: (error: Error) => void = () => {};
     const failure = new Promise<Error>((resolve) => {
@@ -97,16 +118,26 @@ export async function startServer(config: ServerConfig, surroundings: ServerSurr
     const metrics = createMetrics({ store, server: () => running });
     metricsListener = await openMetrics(config, log, (at) => listenMetrics(at, metrics));
     const origin = await settleOrigin(store, config.origin, listener.address.port);
+    const clock = surroundings.clock ?? systemServerClock;
+    const keyTransparency = await KeyTransparency.open({
+      crypto: nodeCrypto,
+      store,
+      clock,
+      log,
+      origin,
+      secrets: logSecrets,
+    });
     const server = createServer({
       observer: metrics,
       crypto: nodeCrypto,
       store,
-      clock: surroundings.clock ?? systemServerClock,
+      clock,
       log,
       version: packageJson.version,
       origin,
       opaqueSetup,
       receiptPrivateKey,
+      keyTransparency,
       storeLimits,
       rates: rateSettingsOf(config),
       blobFiles,
@@ -268,6 +299,32 @@ async function settleOrigin(store: Store, configured: string | undefined, port: 
     );
   }
   return settled;
+}
+
+/** The public half stands in the file because computing it would cost every start more than reading all the others. */
+function loadLogSecrets(directory: DataDirectory, isNew: boolean): LogSecrets {
+  const loss = isNew
+    ? undefined
+    : {
+        neededBy: 'the entries of the key-transparency log',
+        hint: 'Restore it from a backup; a log under another key is another log, and every client says so.',
+      };
+  const checkpointPrivateKey = loadSecret(
+    directory,
+    'log-key',
+    CHECKPOINT_KEY_BYTES,
+    () => nodeCrypto.random(CHECKPOINT_KEY_BYTES),
+    loss,
+  );
+  const makeVrf = (): Uint8Array => {
+    const { privateKey, publicKey } = generateVrfKeyPair(nodeCrypto);
+    return concat(privateKey, publicKey);
+  };
+  const vrf = loadSecret(directory, 'log-vrf-key', VRF_PRIVATE_KEY_BYTES + VRF_PUBLIC_KEY_BYTES, makeVrf, loss);
+  return {
+    checkpointPrivateKey,
+    vrf: { privateKey: vrf.subarray(0, VRF_PRIVATE_KEY_BYTES), publicKey: vrf.subarray(VRF_PRIVATE_KEY_BYTES) },
+  };
 }
 
 const STORE_HINTS: Partial<Record<StoreErrorKind, string>> = {

@@ -14,6 +14,7 @@ import type { BlobFiles } from './blobs.ts';
 import { newConnectionState } from './context.ts';
 import type { ConnectionState, Log, ServerClock, ServerContext } from './context.ts';
 import { authorize } from './handler.ts';
+import type { KeyTransparency } from './key-transparency.ts';
 import { LiveDevices } from './live-devices.ts';
 import { NO_OBSERVER } from './observer.ts';
 import type { Observer } from './observer.ts';
@@ -38,6 +39,8 @@ export interface ServerParts {
   readonly opaqueSetup: Uint8Array;
   /** Ed25519. */
   readonly receiptPrivateKey: Uint8Array;
+  /** On the same store. */
+  readonly keyTransparency: KeyTransparency;
   readonly storeLimits: StoreLimits;
   readonly rates: RateSettings;
   readonly blobFiles: BlobFiles;
@@ -91,6 +94,7 @@ export function createServer(parts: ServerParts): QuicprochatServer {
     opaquePublicKey,
     receiptKey: { publicKey, privateKey: parts.receiptPrivateKey },
     receiptKeyId: receiptKeyId(crypto, publicKey),
+    keyTransparency: parts.keyTransparency,
     storeLimits: parts.storeLimits,
     rates: new RateLimits(clock, parts.rates),
     readTurns: new ReadTurns(),
@@ -142,6 +146,7 @@ export function createServer(parts: ServerParts): QuicprochatServer {
       }
       leaving.abort();
       await rpc.drain(graceMs);
+      await parts.keyTransparency.close();
     },
     get connections() {
       return [...rpc.connections].length;

@@ -24,11 +24,14 @@ import type {
   Revocation,
   SessionOutcome,
   Standing,
+  StatedAccount,
   SuiteCount,
   Target,
   TargetRefusal,
 } from './store.ts';
 import { timingSafeEqual } from 'node:crypto';
+import { createTransparencyReads } from './sqlite-transparency.node.ts';
+import { REVOCATIONS_SHOWN } from './store.ts';
 
 const READ_ROWS = 64;
 const READ_BYTES = 256 * 1024;
@@ -171,6 +174,11 @@ export function createReads(db: Database) {
   const revocationOf = pluck<[Uint8Array, Uint8Array], Uint8Array>(
     'SELECT r.statement FROM account a JOIN revocation r ON r.account = a.id WHERE a.identity = ? AND r.device_id = ?',
   );
+  const newestRevocations = raw<[number, number], readonly [Uint8Array, Uint8Array]>(
+    'SELECT device_id, statement FROM revocation WHERE account = ? ORDER BY at DESC, device_id DESC LIMIT ?',
+  );
+  const revocationCount = pluck<[number], number>('SELECT count(*) FROM revocation WHERE account = ?');
+  const transparency = createTransparencyReads(db);
   const neighbours = raw<[number, number, number], readonly [Uint8Array, Uint8Array]>(
     `SELECT a.identity, d.device_id FROM device d JOIN account a ON a.id = d.account WHERE d.revoked_at IS NULL AND d.id IN (
        SELECT other.device FROM roster own JOIN roster other ON other.channel = own.channel WHERE own.device = ?
@@ -316,11 +324,28 @@ export function createReads(db: Database) {
     isOnRoster: (channel: number, device: number): boolean => rosterHas.get(channel, device) !== undefined,
     channelMetadata,
     rosterFor,
+    transparency,
   };
 
   const calls = {
     findSession,
     readInbox,
+    ...transparency.calls,
+
+    findStatedAccount: (
+      of: { readonly username: string } | { readonly identityKey: Uint8Array },
+    ): StatedAccount | undefined => {
+      const row = 'username' in of ? accountByUsername.get(of.username) : accountByIdentity.get(of.identityKey);
+      const account = findAccount(row);
+      if (row === undefined || account === undefined) return undefined;
+      const [id, , identityKey] = row;
+      const revocations = newestRevocations
+        .all(id, REVOCATIONS_SHOWN)
+        .map(([deviceId, statement]) => ({ address: { identityKey, deviceId }, statement }))
+        .reverse();
+      const stated = transparency.statedOf(id);
+      return { account, revocations, revocationCount: revocationCount.get(id)!, stated };
+    },
 
     getSetting: (key: string): Uint8Array | undefined => settingByKey.get(key),
 

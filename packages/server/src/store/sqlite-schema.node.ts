@@ -291,4 +291,42 @@ export const MIGRATIONS: readonly string[] = [
   ) STRICT;
   CREATE INDEX endpoint_expires ON endpoint (expires_at);
   `,
+  `
+  -- The key-transparency log (PROTOCOL 7). Hashes of complete subtrees, each once, in the order of completion.
+  CREATE TABLE kt_hash (
+    position INTEGER PRIMARY KEY,
+    hash BLOB NOT NULL CHECK (length(hash) = 32)
+  ) STRICT;
+
+  CREATE TABLE kt_entry (
+    position INTEGER PRIMARY KEY,
+    entry BLOB NOT NULL
+  ) STRICT;
+
+  CREATE TABLE kt_head (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    size INTEGER NOT NULL,
+    checkpoint BLOB NOT NULL
+  ) STRICT;
+
+  -- The newest statement of each account. position: NULL while its entry is in the queue.
+  CREATE TABLE kt_account (
+    account INTEGER PRIMARY KEY REFERENCES account,
+    position INTEGER,
+    version INTEGER NOT NULL,
+    entry BLOB NOT NULL,
+    history BLOB NOT NULL CHECK (length(history) = 32),
+    opening BLOB NOT NULL CHECK (length(opening) = 32),
+    statement BLOB NOT NULL,
+    vrf_proof BLOB NOT NULL
+  ) STRICT;
+
+  -- Accepted, on disk, and not in the log yet. Numbers are never reused: they are the order of the log.
+  CREATE TABLE kt_queue (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    account INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    entry BLOB NOT NULL
+  ) STRICT;
+  `,
 ];

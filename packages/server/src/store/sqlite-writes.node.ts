@@ -5,6 +5,7 @@
 import type { ChannelHashes } from './channel-hashes.node.ts';
 import { createReads, type DeviceRef } from './sqlite-reads.node.ts';
 import type { Database } from './sqlite-database.node.ts';
+import { createTransparencyWrites } from './sqlite-transparency.node.ts';
 import {
   type Ack,
   type Address,
@@ -83,6 +84,7 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
   const run = <P extends unknown[]>(sql: string) => db.prepare<P>(sql);
   const raw = <P extends unknown[], R>(sql: string) => db.prepare<P, R>(sql).raw();
   const pluck = <P extends unknown[], R>(sql: string) => db.prepare<P, R>(sql).pluck();
+  const transparency = createTransparencyWrites(db, lookups.transparency);
 
   // ---- settings, accounts, devices, sessions
 
@@ -105,6 +107,9 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
   const insertHead = run<[number]>('INSERT INTO head (device) VALUES (?)');
   const devicesOfAccount = raw<[number], readonly [Uint8Array, Uint8Array, number | null]>(
     'SELECT device_id, certificate, revoked_at FROM device WHERE account = ?',
+  );
+  const setCertificate = run<[Uint8Array, number, Uint8Array]>(
+    'UPDATE device SET certificate = ? WHERE account = ? AND device_id = ?',
   );
   const insertReplay = run<[Uint8Array, number]>('INSERT OR IGNORE INTO replay (hash, expires_at) VALUES (?, ?)');
   const putSession = run<[Uint8Array, number, number, number]>(
@@ -793,6 +798,7 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
       const { username, identityKey, opaqueRecord, registrationSignature, firstDevice, nowMs } = account;
       const id = rowid(insertAccount.run(username, identityKey, opaqueRecord, registrationSignature, nowMs));
       addDevice(id, firstDevice, nowMs);
+      transparency.state(id, account.stated);
       return { kind: 'created' };
     },
 
@@ -800,18 +806,25 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
       if (isReplay(input.replay)) return { kind: 'replayed' };
       const account = accountByIdentity.get(input.identityKey);
       if (account === undefined) return { kind: 'unknown_account' };
+      if (transparency.isStale(account, input.stated)) return { kind: 'stale_statement' };
       const devices = devicesOfAccount.all(account);
-      const same = devices.find(([deviceId]) => bytesEqual(deviceId, input.device.deviceId));
+      const { deviceId, certificate } = input.device;
+      const same = devices.find(([each]) => bytesEqual(each, deviceId));
       if (same !== undefined) {
-        const isThere = same[2] === null && bytesEqual(same[1], input.device.certificate);
-        return { kind: isThere ? 'exists' : 'device_taken' };
+        const [, present, revokedAt] = same;
+        const isThere = revokedAt === null && bytesEqual(present, certificate);
+        const isRenewed = revokedAt === null && input.renews !== undefined && bytesEqual(present, input.renews);
+        if (!isThere && !isRenewed) return { kind: 'device_taken' };
+        if (!isThere) setCertificate.run(certificate, account, deviceId);
+        transparency.state(account, input.stated);
+        return { kind: isThere ? 'exists' : 'renewed' };
       }
-      const { deviceId } = input.device;
       if (reads.findRevocations([{ identityKey: input.identityKey, deviceId }]).length > 0)
         return { kind: 'device_taken' };
       if (devices.filter(([, , revokedAt]) => revokedAt === null).length >= limits.devicesPerAccount)
         return { kind: 'too_many', max: limits.devicesPerAccount };
       addDevice(account, input.device, input.nowMs);
+      transparency.state(account, input.stated);
       return { kind: 'registered' };
     },
 
@@ -820,6 +833,7 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
       if (isReplay(deletion.replay)) return { kind: 'replayed' };
       const account = accountByIdentity.get(identityKey);
       if (account === undefined) return { kind: 'unknown_account' };
+      if (transparency.isStale(account, deletion.stated)) return { kind: 'stale_statement' };
       const devices = lookups.refsOf({ identityKey });
       for (const { id } of devices) endDevice(id, nowMs);
       stripDevices.run(account);
@@ -829,6 +843,7 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
       disownBlobs.run(account);
       deleteUploads.run(account);
       endAccount.run(nowMs, account);
+      transparency.stateEnd(account, deletion.stated);
       return { kind: 'deleted', devices: devices.map(({ address }) => address) };
     },
 
@@ -837,10 +852,12 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
       if (isReplay(revoke.replay)) return { kind: 'replayed' };
       const account = accountByIdentity.get(address.identityKey);
       if (account === undefined) return { kind: 'unknown_account' };
+      if (transparency.isStale(account, revoke.stated)) return { kind: 'stale_statement' };
       const max = limits.revocationsPerAccount;
       const isNew = lookups.refEver(address) === undefined && reads.findRevocations([address]).length === 0;
       if (isNew && revocationsUnregistered.get(account)! >= max) return { kind: 'too_many', max };
       insertRevocation.run(account, address.deviceId, statement, nowMs);
+      transparency.state(account, revoke.stated);
       const device = lookups.refOf(address);
       if (device === undefined) return { kind: 'recorded' };
       endDevice(device, nowMs);
@@ -1097,6 +1114,7 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
     },
 
     submitCommit,
+    appendToLog: transparency.appendToLog,
     purge,
   };
 }

@@ -27,6 +27,7 @@ import {
   type Ack,
   type Account,
   type Address,
+  type AppendToLog,
   type Ban,
   type BeginUploadOutcome,
   type BlobUpload,
@@ -44,6 +45,7 @@ import {
   type HybridKey,
   type InboxGap,
   type KeyPackageUpload,
+  type LogHead,
   type NewAccount,
   type NewDirect,
   type NewGroup,
@@ -69,6 +71,7 @@ import {
   type RevokeDeviceOutcome,
   type SessionOutcome,
   type Standing,
+  type StatedAccount,
   type Store,
   StoreError,
   type StoreErrorKind,
@@ -259,6 +262,32 @@ class SqliteStore implements Store {
 
   findPushTokens(addresses: readonly Address[]): Promise<readonly (PushToken & { readonly address: Address })[]> {
     return this.#read('findPushTokens', addresses);
+  }
+
+  findStatedAccount(
+    of: { readonly username: string } | { readonly identityKey: Uint8Array },
+  ): Promise<StatedAccount | undefined> {
+    return this.#read('findStatedAccount', of);
+  }
+
+  readLogHead(): Promise<LogHead | undefined> {
+    return this.#read('readLogHead');
+  }
+
+  readLogQueue(limit: number): Promise<readonly Uint8Array[]> {
+    return this.#read('readLogQueue', limit);
+  }
+
+  readLogHashes(positions: readonly number[]): Promise<Uint8Array[]> {
+    return this.#read('readLogHashes', positions);
+  }
+
+  readLogEntries(page: { start: number; limit: number }): Promise<Uint8Array[]> {
+    return this.#read('readLogEntries', page);
+  }
+
+  appendToLog(batch: AppendToLog): Promise<{ kind: 'appended' } | { kind: 'conflict' }> {
+    return this.#write('appendToLog', batch);
   }
 
   listDevices(identityKey: Uint8Array): Promise<readonly Device[]> {

@@ -65,6 +65,8 @@ export interface NewAccount {
   readonly opaqueRecord: Uint8Array;
   readonly registrationSignature: Uint8Array;
   readonly firstDevice: NewDevice;
+  /** Left out: an account without a place in the key-transparency log. */
+  readonly stated?: StatedEntry | undefined;
   readonly nowMs: number;
 }
 
@@ -86,6 +88,9 @@ export interface Account {
 export interface RegisterDevice {
   readonly identityKey: Uint8Array;
   readonly device: NewDevice;
+  /** The certificate that the device has now, where this one is to take its place. */
+  readonly renews?: Uint8Array | undefined;
+  readonly stated?: StatedEntry | undefined;
   readonly nowMs: number;
   readonly replay?: ReplayGuard | undefined;
 }
@@ -94,6 +99,9 @@ export interface RegisterDevice {
 export type RegisterDeviceOutcome =
   | { readonly kind: 'registered' }
   | { readonly kind: 'exists' }
+  /** It has this certificate now, instead of the one named in `renews`. */
+  | { readonly kind: 'renewed' }
+  | StaleStatement
   | { readonly kind: 'device_taken' }
   | { readonly kind: 'too_many'; readonly max: number }
   | { readonly kind: 'unknown_account' }
@@ -101,6 +109,7 @@ export type RegisterDeviceOutcome =
 
 export interface DeleteAccount {
   readonly identityKey: Uint8Array;
+  readonly stated?: StatedEntry | undefined;
   readonly nowMs: number;
   readonly replay?: ReplayGuard | undefined;
 }
@@ -108,6 +117,7 @@ export interface DeleteAccount {
 export type DeleteAccountOutcome =
   /** The devices it had: whoever is connected as one of them is to go. */
   | { readonly kind: 'deleted'; readonly devices: readonly Address[] }
+  | StaleStatement
   | { readonly kind: 'unknown_account' }
   | { readonly kind: 'replayed' };
 
@@ -115,6 +125,7 @@ export interface RevokeDevice {
   readonly address: Address;
   /** The signed statement as received. The first one of a device stands. */
   readonly statement: Uint8Array;
+  readonly stated?: StatedEntry | undefined;
   readonly nowMs: number;
   readonly replay?: ReplayGuard | undefined;
 }
@@ -123,6 +134,7 @@ export interface RevokeDevice {
 export type RevokeDeviceOutcome =
   | { readonly kind: 'revoked' }
   | { readonly kind: 'recorded' }
+  | StaleStatement
   /** Statements about devices that are not registered are bounded. */
   | { readonly kind: 'too_many'; readonly max: number }
   | { readonly kind: 'unknown_account' }
@@ -187,6 +199,73 @@ export type SessionOutcome =
       readonly expiresAtMs: number;
     }
   | { readonly kind: 'none' };
+
+// ---- key transparency -----------------------------------------------------------------------------------------------
+
+/**
+ * An account statement that was accepted, and the log entry that it becomes (PROTOCOL section 7). It is stored with the
+ * change of the account that it states, in one transaction, and its entry waits in a queue until the log's next batch.
+ */
+export interface StatedEntry {
+  /** As it will stand in the log. */
+  readonly entry: Uint8Array;
+  /** One more than the account's newest, 0 for its first. */
+  readonly version: number;
+  /** 32 bytes each. */
+  readonly history: Uint8Array;
+  readonly opening: Uint8Array;
+  /** As received. */
+  readonly statement: Uint8Array;
+  /** The proof of the name's index: the same for all entries of an account. */
+  readonly vrfProof: Uint8Array;
+  /** How many revocations the account had when the statement was checked against it. */
+  readonly revocationsBefore: number;
+}
+
+/** The account has another newest statement, or another revocation, than when this one was checked: nothing was done. */
+interface StaleStatement {
+  readonly kind: 'stale_statement';
+}
+
+/** An account and what the log says of it, in one snapshot. */
+export interface StatedAccount {
+  readonly account: Account;
+  /** The newest 32, oldest first. */
+  readonly revocations: readonly Revocation[];
+  readonly revocationCount: number;
+  /** Its newest statement; undefined for an account that has none, being older than the log. */
+  readonly stated: AcceptedStatement | undefined;
+}
+
+export interface AcceptedStatement extends Omit<StatedEntry, 'revocationsBefore'> {
+  /** Of its entry in the log; undefined as long as that is in the queue. */
+  readonly position: number | undefined;
+}
+
+/** The log as it was last signed. */
+export interface LogHead {
+  /** Number of entries, at least 1. */
+  readonly size: number;
+  /** A signed note. */
+  readonly checkpoint: Uint8Array;
+  /** Entry 0. */
+  readonly start: Uint8Array;
+}
+
+/** One batch: entries, hashes, positions and the head in one transaction. */
+export interface AppendToLog {
+  /** Size of the log that this continues; 0 makes it. */
+  readonly size: number;
+  /** Entry 0, which does not come from the queue. */
+  readonly start?: Uint8Array | undefined;
+  /** The oldest entries of the queue, so many. */
+  readonly queued: number;
+  /** Where the hashes go: one position after the other from here on. */
+  readonly hashesFrom: number;
+  readonly hashes: readonly Uint8Array[];
+  /** Over the new size. */
+  readonly checkpoint: Uint8Array;
+}
 
 // ---- key material -------------------------------------------------------------------------------------------------
 
@@ -632,6 +711,9 @@ export interface StoreLimits {
 
 const DAY_MS = 86_400_000;
 
+/** Revocations shown with an account, and listed in its statement: the newest. */
+export const REVOCATIONS_SHOWN = 32;
+
 export const DEFAULT_STORE_LIMITS: StoreLimits = {
   devicesPerAccount: 5,
   sessionsPerDevice: 4,
@@ -742,6 +824,20 @@ export interface Store {
   addReport(report: Omit<Report, 'id'>, context?: WriteContext): Promise<{ kind: 'stored' } | { kind: 'full' }>;
   /** Oldest first; fewer than `limit` when they exceed `maxBytes`, but at least one. */
   listReports(page: { afterId: number; limit: number; maxBytes: number }): Promise<readonly Report[]>;
+
+  // Key transparency.
+  findStatedAccount(
+    of: { readonly username: string } | { readonly identityKey: Uint8Array },
+  ): Promise<StatedAccount | undefined>;
+  /** Undefined while there is no log. */
+  readLogHead(): Promise<LogHead | undefined>;
+  /** Entries that wait for the next batch, oldest first. */
+  readLogQueue(limit: number): Promise<readonly Uint8Array[]>;
+  /** In the order of the positions; fewer where there is none. */
+  readLogHashes(positions: readonly number[]): Promise<Uint8Array[]>;
+  readLogEntries(page: { start: number; limit: number }): Promise<Uint8Array[]>;
+  /** `conflict`: log or queue are not as the caller believes; nothing was written. */
+  appendToLog(batch: AppendToLog): Promise<{ kind: 'appended' } | { kind: 'conflict' }>;
 
   // Session tokens, by hash.
   /** Also marks the device as seen. The device's oldest tokens go beyond `sessionsPerDevice`. */

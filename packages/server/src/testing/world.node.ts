@@ -10,14 +10,22 @@ import type { DescMessage, MessageInitShape, MessageShape } from '@bufbuild/prot
 import { fromBinary, toBinary, create } from '@bufbuild/protobuf';
 import {
   CERTIFICATE_LIFETIME_SECS,
+  decodeLogEntry,
   generateSigningKey,
+  generateVrfKeyPair,
+  HISTORY_START,
+  nextHistory,
   opaqueCreateSetup,
   opaqueReady,
+  parseAccountStatement,
+  signAccountStatement,
   signDeviceCertificate,
   signRequest,
   signResumeProof,
+  verifyAccountStatement,
 } from '@quicprochat/core';
 import { nodeCrypto } from '@quicprochat/crypto/node';
+import { equal } from '@quicprochat/crypto';
 import type { KeyPair } from '@quicprochat/crypto';
 import { EnvelopesEventSchema, InboxGapEventSchema, PushEvent } from '@quicprochat/proto';
 import type { Envelope, InboxGap, SignedRequest } from '@quicprochat/proto';
@@ -25,6 +33,7 @@ import { memoryPair, methods, RpcClient, systemClock } from '@quicprochat/transp
 import type { CallOptions, MemoryConnection, MethodDescriptor } from '@quicprochat/transport';
 import { openBlobFiles } from '../blob-files.node.ts';
 import type { Log, ServerClock } from '../context.ts';
+import { KeyTransparency } from '../key-transparency.ts';
 import type { Observer } from '../observer.ts';
 import type { PushNotifiers } from '../push-notifier.ts';
 import { DEFAULT_RATES } from '../rate-limits.ts';
@@ -33,7 +42,7 @@ import { createServer } from '../server.ts';
 import type { QuicprochatServer } from '../server.ts';
 import { openSqliteStore } from '../store/sqlite.node.ts';
 import { DEFAULT_STORE_LIMITS } from '../store/store.ts';
-import type { Address, Store, StoreLimits } from '../store/store.ts';
+import type { Address, StatedEntry, Store, StoreLimits } from '../store/store.ts';
 
 export const ORIGIN = 'chat.test';
 
@@ -168,16 +177,35 @@ export interface WorldOptions {
   readonly allowSealedSender?: boolean;
 }
 
+/** What a statement says that the store does not know yet. */
+export interface StatementChange {
+  /** A certificate. */
+  readonly add?: Uint8Array;
+  /** A device id. */
+  readonly remove?: Uint8Array;
+  readonly revocation?: Uint8Array;
+  readonly deleted?: boolean;
+}
+
 export class World {
   readonly store: Store;
   readonly server: QuicprochatServer;
+  readonly keyTransparency: KeyTransparency;
   readonly clock: TestClock;
   readonly log: TestLog;
   readonly #folder: string;
 
-  private constructor(store: Store, server: QuicprochatServer, clock: TestClock, log: TestLog, folder: string) {
+  private constructor(
+    store: Store,
+    server: QuicprochatServer,
+    keyTransparency: KeyTransparency,
+    clock: TestClock,
+    log: TestLog,
+    folder: string,
+  ) {
     this.store = store;
     this.server = server;
+    this.keyTransparency = keyTransparency;
     this.clock = clock;
     this.log = log;
     this.#folder = folder;
@@ -196,7 +224,19 @@ export class World {
     const store = await openSqliteStore({ path: path.join(folder, 'qpc.db'), limits: options.limits });
     const clock = new TestClock();
     const log = new TestLog();
+    const keyTransparency = await KeyTransparency.open({
+      crypto: nodeCrypto,
+      store,
+      clock,
+      log,
+      origin: ORIGIN,
+      secrets: {
+        checkpointPrivateKey: generateSigningKey(nodeCrypto).privateKey,
+        vrf: generateVrfKeyPair(nodeCrypto),
+      },
+    });
     const server = createServer({
+      keyTransparency,
       crypto: nodeCrypto,
       store,
       clock,
@@ -213,7 +253,7 @@ export class World {
       ...(options.admins === undefined ? {} : { admins: options.admins }),
       ...(options.notifiers === undefined ? {} : { notifiers: options.notifiers }),
     });
-    return new World(store, server, clock, log, folder);
+    return new World(store, server, keyTransparency, clock, log, folder);
   }
 
   get blobFolder(): string {
@@ -257,16 +297,59 @@ export class World {
     return person;
   }
 
+  /** The account's next statement, signed by its identity key: as it is in the store, with this change. */
+  async statement(account: Pick<Person, 'username' | 'identity'>, change: StatementChange = {}): Promise<Uint8Array> {
+    const { username, identity } = account;
+    const identityKey = identity.publicKey;
+    const found = await this.store.findStatedAccount({ identityKey });
+    const { stated } = found ?? {};
+    const head = {
+      origin: ORIGIN,
+      username,
+      identityKey,
+      version: stated === undefined ? 0 : stated.version + 1,
+      history:
+        stated === undefined
+          ? HISTORY_START
+          : nextHistory(nodeCrypto, stated.history, decodeLogEntry(stated.entry)!.commitment),
+    };
+    if (change.deleted === true) {
+      return signAccountStatement(nodeCrypto, identity.privateKey, { ...head, kind: 'deleted' });
+    }
+    const { remove, add, revocation } = change;
+    const devices = found?.account.devices ?? [];
+    const kept = devices.filter(({ deviceId }) => remove === undefined || !equal(deviceId, remove));
+    const certificates = kept.map(({ certificate }) => certificate);
+    if (add !== undefined) certificates.push(add);
+    const revocations = (found?.revocations ?? []).map(({ statement }) => statement);
+    if (revocation !== undefined) revocations.push(revocation);
+    return signAccountStatement(nodeCrypto, identity.privateKey, { ...head, kind: 'keys', certificates, revocations });
+  }
+
+  /** As a handler takes a statement that it has checked. */
+  async #enter(account: Pick<Person, 'username' | 'identity'>, add: Uint8Array): Promise<StatedEntry> {
+    const identityKey = account.identity.publicKey;
+    const parsed = parseAccountStatement(await this.statement(account, { add }))!;
+    const { username, version } = parsed.claims;
+    const outcome = verifyAccountStatement(nodeCrypto, parsed, { origin: ORIGIN, username, identityKey, version });
+    if (outcome.kind === 'invalid') throw new Error(outcome.reason);
+    const found = await this.store.findStatedAccount({ identityKey });
+    return this.keyTransparency.enter(outcome.statement, found?.stated, found?.revocationCount ?? 0);
+  }
+
   async #create(person: Person): Promise<void> {
+    const stated = await this.#enter(person, person.certificate);
     const outcome = await this.store.createAccount({
       username: person.username,
       identityKey: person.identity.publicKey,
       opaqueRecord: nodeCrypto.random(192),
       registrationSignature: nodeCrypto.random(64),
       firstDevice: storeDevice(person),
+      stated,
       nowMs: this.clock.wallMs(),
     });
     if (outcome.kind !== 'created') throw new Error(outcome.kind);
+    this.keyTransparency.accepted();
   }
 
   /** Another device of an account, straight in the store. */
@@ -275,9 +358,11 @@ export class World {
     const outcome = await this.store.registerDevice({
       identityKey: account.identity.publicKey,
       device: storeDevice(person),
+      stated: await this.#enter(account, person.certificate),
       nowMs: this.clock.wallMs(),
     });
     if (outcome.kind !== 'registered') throw new Error(outcome.kind);
+    this.keyTransparency.accepted();
     return person;
   }
 

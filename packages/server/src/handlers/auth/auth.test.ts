@@ -2,10 +2,12 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import {
+  HISTORY_START,
   opaqueLoginFinish,
   opaqueLoginStart,
   opaqueRegisterFinish,
   opaqueRegisterStart,
+  signAccountStatement,
   signLoginProof,
   signRegistration,
   signResumeProof,
@@ -54,6 +56,16 @@ function finish(person: Person, statement: typeof registration) {
     registrationSignature: signRegistration(crypto, person.identity.privateKey, statement),
     deviceCertificate: statement.certificate,
     deviceName: 'laptop',
+    accountStatement: signAccountStatement(crypto, person.identity.privateKey, {
+      kind: 'keys',
+      origin: ORIGIN,
+      username: statement.username,
+      identityKey: person.identity.publicKey,
+      version: 0,
+      history: HISTORY_START,
+      certificates: [statement.certificate],
+      revocations: [],
+    }),
   };
 }
 

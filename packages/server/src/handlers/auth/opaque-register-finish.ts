@@ -1,5 +1,6 @@
 import { isOpaqueRecord, OPAQUE_RECORD_BYTES, SIGNATURE_BYTES, verifyRegistration } from '@quicprochat/core';
 import { methods } from '@quicprochat/transport';
+import { checkStatement } from '../../account-statement.ts';
 import { deviceName, exactBytes, identityKey, username } from '../../checks.ts';
 import { currentCertificate } from '../../certificates.ts';
 import { handler } from '../../handler.ts';
@@ -27,6 +28,12 @@ export const opaqueRegisterFinish = handler(
       throw invalidArgument('the OPAQUE registration record is malformed');
     }
 
+    const stated = checkStatement(
+      server,
+      request.accountStatement,
+      { account: { username: name, identityKey: key }, stated: undefined, revocationCount: 0 },
+      { kind: 'keys', certificates: [certificate.bytes], revocations: [] },
+    );
     const outcome = await server.store.createAccount(
       {
         username: name,
@@ -39,12 +46,14 @@ export const opaqueRegisterFinish = handler(
           certificate: certificate.bytes,
           name: deviceName(request.deviceName),
         },
+        stated,
         nowMs: server.clock.wallMs(),
       },
       writes,
     );
     switch (outcome.kind) {
       case 'created':
+        server.keyTransparency.accepted();
         server.log.info({ connection: connection.id, account: server.reference(key) }, 'account registered');
         return {};
       case 'username_taken':

@@ -1,5 +1,6 @@
 import { DeleteAccountBodySchema } from '@quicprochat/proto';
 import { methods } from '@quicprochat/transport';
+import { outOfDate } from '../../account-statement.ts';
 import { deviceHandler } from '../../handler.ts';
 import { conflict, deviceGone, invalidArgument } from '../../refusals.ts';
 import { endSession, expelDevice } from '../../sessions.ts';
@@ -23,6 +24,8 @@ export const deleteAccount = deviceHandler(method, async ({ server, connection, 
       return {};
     case 'replayed':
       throw conflict('this signed request was used before', 'Sign a new one.');
+    case 'stale_statement':
+      throw outOfDate();
     case 'unknown_account':
       throw deviceGone();
   }

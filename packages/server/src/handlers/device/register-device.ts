@@ -1,6 +1,7 @@
 import { equal } from '@quicprochat/crypto';
 import { RegisterDeviceBodySchema } from '@quicprochat/proto';
 import { methods } from '@quicprochat/transport';
+import { outOfDate } from '../../account-statement.ts';
 import { currentCertificate } from '../../certificates.ts';
 import { deviceName } from '../../checks.ts';
 import { deviceHandler } from '../../handler.ts';
@@ -25,6 +26,7 @@ export const registerDevice = deviceHandler(method, async ({ server, session, wr
   const outcome = await server.store.registerDevice({ identityKey, device, nowMs, replay }, writes);
   switch (outcome.kind) {
     case 'registered':
+    case 'renewed':
     case 'exists':
       return {};
     case 'replayed': {
@@ -37,6 +39,8 @@ export const registerDevice = deviceHandler(method, async ({ server, session, wr
       throw alreadyExists('this device id has another certificate');
     case 'too_many':
       throw exhausted(`an account has at most ${outcome.max} devices`, 'Remove one first.');
+    case 'stale_statement':
+      throw outOfDate();
     case 'unknown_account':
       throw deviceGone();
   }

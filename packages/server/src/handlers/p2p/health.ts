@@ -19,6 +19,7 @@ export const health: RouteMaker = (server) => {
       expiresAt = now + STATE_LIFETIME_MS;
     }
     const { storeLimits, receiptKey, receiptKeyId } = server;
+    const log = server.keyTransparency.pinned;
     const nowMs = server.clock.wallMs();
     return {
       version: server.version,
@@ -28,6 +29,9 @@ export const health: RouteMaker = (server) => {
       receiptKey: receiptKey.publicKey,
       receiptKeyId,
       opaqueKey: server.opaquePublicKey,
+      logOrigin: log.origin,
+      logKey: log.key,
+      logVrfKey: log.vrfKey,
       limits: {
         inboxEnvelopesMax: storeLimits.inboxEnvelopes,
         inboxBytesMax: BigInt(storeLimits.inboxBytes),

@@ -7,5 +7,5 @@ import { deviceHandler } from '../../handler.ts';
 export const resolveIdentity = deviceHandler(methods.user.resolveIdentity, async ({ server, session }, request) => {
   const key = identityKey(request.identityKey);
   server.rates.take('resolves', encodeHex(session.address.identityKey));
-  return accountAnswer(await server.store.findAccountByIdentity(key));
+  return accountAnswer(await server.keyTransparency.resolve({ identityKey: key }));
 });

@@ -7,5 +7,5 @@ import { deviceHandler } from '../../handler.ts';
 export const resolveUser = deviceHandler(methods.user.resolveUser, async ({ server, session }, request) => {
   const name = username(request.username);
   server.rates.take('resolves', encodeHex(session.address.identityKey));
-  return accountAnswer(await server.store.findAccountByUsername(name));
+  return accountAnswer(await server.keyTransparency.resolve({ username: name }));
 });
