@@ -16,6 +16,7 @@ import {
   hash as digest,
   type KeyObject,
   randomBytes,
+  randomFillSync,
   sign,
   timingSafeEqual,
   verify,
@@ -77,7 +78,7 @@ export function createNodeCrypto(keys: KeyImport): CryptoProvider {
 
   return {
     name: 'node:crypto',
-    random: (length) => plain(randomBytes(length)),
+    random: (length) => (length <= SMALL_RANDOM_MAX ? smallRandom(length) : plain(randomBytes(length))),
     hashLength: (hash) => HASH_LENGTHS[hash],
     hash: (hash, data) => plain(digest(hash, data, 'buffer')),
     hmac,
@@ -103,12 +104,66 @@ function found<T>(algorithm: T | undefined): T {
   return algorithm;
 }
 
+// Randomness
+
+/**
+ * Guards and the like, of which messages take a few bytes each, come from a pool: asking the system costs more than
+ * drawing them. Keys never do. What was given out is overwritten in the pool.
+ */
+const SMALL_RANDOM_MAX = 8;
+const pool = new Uint8Array(1024);
+let poolUsed = pool.length;
+
+function smallRandom(length: number): Uint8Array {
+  if (poolUsed + length > pool.length) {
+    randomFillSync(pool);
+    poolUsed = 0;
+  }
+  const out = pool.slice(poolUsed, poolUsed + length);
+  pool.fill(0, poolUsed, poolUsed + length);
+  poolUsed += length;
+  return out;
+}
+
 // HMAC and HKDF
 
+const BLOCK_LENGTHS: Record<HashName, number> = { sha256: 64, sha384: 128, sha512: 128 };
+const INNER_PAD = 0x36;
+const OUTER_PAD = 0x5c;
+const SHORT_DATA_MAX = 384;
+const innerInput = new Uint8Array(128 + SHORT_DATA_MAX + 1);
+const outerInput = new Uint8Array(128 + 64);
 const COUNTER_1 = new Uint8Array([1]);
 
 function hmac(hash: HashName, key: Uint8Array, data: Uint8Array): Uint8Array {
-  return plain(createHmac(hash, key).update(data).digest());
+  if (key.length > BLOCK_LENGTHS[hash] || data.length > SHORT_DATA_MAX) {
+    return plain(createHmac(hash, key).update(data).digest());
+  }
+  innerInput.set(data, BLOCK_LENGTHS[hash]);
+  return shortHmac(hash, key, data.length);
+}
+
+/**
+ * HMAC (RFC 2104) over what stands in `innerInput` after the block for the key, by two calls of `crypto.hash`: nothing
+ * native is left for the garbage collector, which costs as much as making an Hmac object.
+ */
+function shortHmac(hash: HashName, key: Uint8Array, dataLength: number): Uint8Array {
+  const blockLength = BLOCK_LENGTHS[hash];
+  const hashLength = HASH_LENGTHS[hash];
+  for (let i = 0; i < key.length; i++) {
+    const byte = key[i]!;
+    innerInput[i] = byte ^ INNER_PAD;
+    outerInput[i] = byte ^ OUTER_PAD;
+  }
+  innerInput.fill(INNER_PAD, key.length, blockLength);
+  outerInput.fill(OUTER_PAD, key.length, blockLength);
+  const inner = digest(hash, innerInput.subarray(0, blockLength + dataLength), 'buffer');
+  outerInput.set(inner, blockLength);
+  const mac = plain(digest(hash, outerInput.subarray(0, blockLength + hashLength), 'buffer'));
+  inner.fill(0);
+  innerInput.fill(0, 0, blockLength + dataLength);
+  outerInput.fill(0, 0, blockLength + hashLength);
+  return mac;
 }
 
 function hkdfExtract(hash: HashName, salt: Uint8Array, ikm: Uint8Array): Uint8Array {
@@ -118,7 +173,7 @@ function hkdfExtract(hash: HashName, salt: Uint8Array, ikm: Uint8Array): Uint8Ar
 function hkdfExpand(hash: HashName, prk: Uint8Array, info: Uint8Array, length: number): Uint8Array {
   const hashLength = HASH_LENGTHS[hash];
   if (length <= hashLength) {
-    const block = plain(createHmac(hash, prk).update(info).update(COUNTER_1).digest());
+    const block = firstBlock(hash, prk, info);
     return length === hashLength ? block : truncate(block, length);
   }
   if (length > 255 * hashLength) throw new CryptoError('more output than HKDF gives');
@@ -130,6 +185,16 @@ function hkdfExpand(hash: HashName, prk: Uint8Array, info: Uint8Array, length: n
     previous = okm.subarray(offset, offset + hashLength);
   }
   return truncate(okm, length);
+}
+
+function firstBlock(hash: HashName, prk: Uint8Array, info: Uint8Array): Uint8Array {
+  const blockLength = BLOCK_LENGTHS[hash];
+  if (prk.length > blockLength || info.length > SHORT_DATA_MAX) {
+    return plain(createHmac(hash, prk).update(info).update(COUNTER_1).digest());
+  }
+  innerInput.set(info, blockLength);
+  innerInput[blockLength + info.length] = 1;
+  return shortHmac(hash, prk, info.length + 1);
 }
 
 /** A copy of the beginning; the rest of the secret does not stay behind it. */

@@ -144,6 +144,33 @@ for (const { provider } of implementations) {
   });
 }
 
+suite('both providers', () => {
+  test('HMAC and HKDF agree for keys and data of every length around blocks and the short form', () => {
+    const bytes = Uint8Array.from({ length: 600 }, (_, i) => i * 7);
+    for (const hash of HASHES) {
+      for (const keyLength of [0, 1, 63, 64, 65, 127, 128, 129, 200]) {
+        for (const dataLength of [0, 1, 55, 56, 64, 383, 384, 385, 600]) {
+          const [key, data] = [bytes.subarray(0, keyLength), bytes.subarray(0, dataLength)];
+          const at = `${hash}, key ${keyLength}, data ${dataLength}`;
+          assert.deepEqual(nodeCrypto.hmac(hash, key, data), nobleCrypto.hmac(hash, key, data), at);
+          for (const length of [16, nobleCrypto.hashLength(hash)]) {
+            const [ours, theirs] = [nodeCrypto, nobleCrypto].map((each) => each.hkdfExpand(hash, key, data, length));
+            assert.deepEqual(ours, theirs, at);
+          }
+        }
+      }
+    }
+  });
+
+  test('a few random bytes at a time are as good as many', () => {
+    for (const { random } of [nodeCrypto, nobleCrypto]) {
+      const seen = new Set(Array.from({ length: 2000 }, () => encodeHex(random(8))));
+      assert.equal(seen.size, 2000);
+      for (let length = 0; length < 20; length++) assert.equal(random(length).length, length);
+    }
+  });
+});
+
 suite('ECDSA on both providers', () => {
   const message = encodeUtf8('message');
 

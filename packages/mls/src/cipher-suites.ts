@@ -144,9 +144,10 @@ export function expandWithLabel(
   context: Uint8Array,
   length: number,
 ): Uint8Array {
-  const prefix = kdfLabel(suite, label, length);
-  const info = new Writer(prefix.length + context.length + 4).bytes(prefix).opaque(context).finish();
-  return suite.crypto.hkdfExpand(suite.hash, secret, info, length);
+  return new Writer()
+    .bytes(kdfLabel(suite, label, length))
+    .opaque(context)
+    .finishInto((info) => suite.crypto.hkdfExpand(suite.hash, secret, info, length));
 }
 
 export function deriveSecret(suite: Suite, secret: Uint8Array, label: string): Uint8Array {
@@ -181,18 +182,21 @@ export function mac(suite: Suite, key: Uint8Array, data: Uint8Array): Uint8Array
 }
 
 export function refHash(suite: Suite, label: string, value: Uint8Array): Uint8Array {
-  return hash(suite, new Writer(value.length + 64).opaque(encodeUtf8(label)).opaque(value).finish());
+  const writer = new Writer(value.length + 64).opaque(encodeUtf8(label)).opaque(value);
+  return writer.finishInto((bytes) => hash(suite, bytes));
 }
 
-function signContent(label: string, content: Uint8Array): Uint8Array {
-  return new Writer(content.length + 48)
-    .opaque(encodeUtf8(PREFIX + label))
-    .opaque(content)
-    .finish();
+const prefixedLabels = new Map<string, Uint8Array>();
+
+/** SignContent and EncryptContext: label<V> ‖ content<V>. All labels are the library's own. */
+function labeled(label: string, content: Uint8Array): Writer {
+  let prefix = prefixedLabels.get(label);
+  if (prefix === undefined) prefixedLabels.set(label, (prefix = encodeUtf8(PREFIX + label)));
+  return new Writer(content.length + 64).opaque(prefix).opaque(content);
 }
 
 export function signWithLabel(suite: Suite, privateKey: Uint8Array, label: string, content: Uint8Array): Uint8Array {
-  return suite.signature.sign(privateKey, signContent(label, content));
+  return labeled(label, content).finishInto((bytes) => suite.signature.sign(privateKey, bytes));
 }
 
 export function verifyWithLabel(
@@ -202,7 +206,7 @@ export function verifyWithLabel(
   content: Uint8Array,
   signature: Uint8Array,
 ): boolean {
-  return suite.signature.verify(publicKey, signContent(label, content), signature);
+  return labeled(label, content).finishInto((bytes) => suite.signature.verify(publicKey, bytes, signature));
 }
 
 export interface HpkeCiphertext {
@@ -215,7 +219,7 @@ let lastInfo: { readonly label: string; readonly context: Uint8Array; readonly i
 /** EncryptContext. One after the other, all receivers of a path or of a Welcome have the same; a Welcome's is long. */
 function sealInfo(label: string, context: Uint8Array): Uint8Array {
   if (lastInfo?.context !== context || lastInfo.label !== label) {
-    lastInfo = { label, context, info: signContent(label, context) };
+    lastInfo = { label, context, info: labeled(label, context).finish() };
   }
   return lastInfo.info;
 }
@@ -244,7 +248,9 @@ export function decryptWithLabel(
   context: Uint8Array,
   { kemOutput, ciphertext }: HpkeCiphertext,
 ): Uint8Array | undefined {
-  return suite.hpke.openBase(privateKey, kemOutput, signContent(label, context), EMPTY, ciphertext);
+  return labeled(label, context).finishInto((info) =>
+    suite.hpke.openBase(privateKey, kemOutput, info, EMPTY, ciphertext),
+  );
 }
 
 export function freshKemKeyPair(suite: Suite, random: (length: number) => Uint8Array): KeyPair {

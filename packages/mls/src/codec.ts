@@ -130,12 +130,27 @@ export class Reader {
   }
 }
 
+/**
+ * Buffers to write into, all of one length and all zero between uses. Most of what is written lives for one hash or one
+ * signature; making a buffer for each costs more than writing it.
+ */
+const scratches: Uint8Array[] = [];
+const SCRATCH_LENGTH = 8192;
+const SCRATCHES_MAX = 8;
+
+function giveBack(scratch: Uint8Array, used: number): void {
+  scratch.fill(0, 0, used);
+  if (scratch.length === SCRATCH_LENGTH && scratches.length < SCRATCHES_MAX) scratches.push(scratch);
+}
+
 export class Writer {
   #bytes: Uint8Array;
   #length = 0;
 
-  constructor(sizeHint = 256) {
-    this.#bytes = new Uint8Array(sizeHint);
+  /** A `sizeHint` helps only when much more than a few kilobytes will be written. */
+  constructor(sizeHint = 0) {
+    this.#bytes =
+      sizeHint > SCRATCH_LENGTH ? new Uint8Array(sizeHint) : (scratches.pop() ?? new Uint8Array(SCRATCH_LENGTH));
   }
 
   get length(): number {
@@ -212,16 +227,29 @@ export class Writer {
     return this;
   }
 
-  /** What was written; the writer must not be used afterwards. */
+  /** What was written. The writer starts anew; nothing of it stays in memory that is not given away. */
   finish(): Uint8Array {
-    return this.#bytes.length === this.#length ? this.#bytes : this.#bytes.slice(0, this.#length);
+    const bytes = this.#bytes;
+    const length = this.#length;
+    this.#bytes = EMPTY;
+    this.#length = 0;
+    if (bytes.length === length && length !== SCRATCH_LENGTH) return bytes;
+    const result = bytes.slice(0, length);
+    giveBack(bytes, length);
+    return result;
   }
 
-  /** As `finish`, when what was written is secret: leaves no second copy. */
-  finishSecret(): Uint8Array {
-    const result = this.#bytes.slice(0, this.#length);
-    this.#bytes.fill(0);
-    return result;
+  /** Gives what was written to `use` without a copy of it. The bytes are gone afterwards. */
+  finishInto<T>(use: (bytes: Uint8Array) => T): T {
+    const bytes = this.#bytes;
+    const length = this.#length;
+    this.#bytes = EMPTY;
+    this.#length = 0;
+    try {
+      return use(bytes.subarray(0, length));
+    } finally {
+      giveBack(bytes, length);
+    }
   }
 
   #reserve(count: number): void {
@@ -229,7 +257,7 @@ export class Writer {
     if (needed <= this.#bytes.length) return;
     const larger = new Uint8Array(Math.max(needed, 2 * this.#bytes.length));
     larger.set(this.#bytes.subarray(0, this.#length));
-    this.#bytes.fill(0);
+    giveBack(this.#bytes, this.#length);
     this.#bytes = larger;
   }
 }

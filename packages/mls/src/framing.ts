@@ -58,10 +58,35 @@ export function signContent(
   content: FramedContent,
   groupContext: Uint8Array | undefined,
 ): SignedContent {
-  const contentBytes = encode(writeFramedContent, content, 512);
-  const tbs = framedContentTbs(wireFormat, contentBytes, groupContext).finish();
-  const signature = signWithLabel(suite, signaturePrivateKey, 'FramedContentTBS', tbs);
+  const contentBytes = encode(writeFramedContent, content);
+  const signature = contentSignature(suite, signaturePrivateKey, wireFormat, contentBytes, groupContext);
   return { wireFormat, content, contentBytes, signature };
+}
+
+/** The signature of an application message, of which the encoded content is needed for nothing else. */
+export function signApplication(
+  suite: Suite,
+  signaturePrivateKey: Uint8Array,
+  content: FramedContent,
+  groupContext: Uint8Array,
+): Uint8Array {
+  const writer = new Writer();
+  writeFramedContent(writer, content);
+  return writer.finishInto((bytes) =>
+    contentSignature(suite, signaturePrivateKey, WireFormat.PrivateMessage, bytes, groupContext),
+  );
+}
+
+function contentSignature(
+  suite: Suite,
+  signaturePrivateKey: Uint8Array,
+  wireFormat: WireFormat,
+  contentBytes: Uint8Array,
+  groupContext: Uint8Array | undefined,
+): Uint8Array {
+  return framedContentTbs(wireFormat, contentBytes, groupContext).finishInto((tbs) =>
+    signWithLabel(suite, signaturePrivateKey, 'FramedContentTBS', tbs),
+  );
 }
 
 export function verifyContent(
@@ -71,15 +96,17 @@ export function verifyContent(
   groupContext: Uint8Array | undefined,
   rule: 'framedSignature' | 'externalSignature' = 'framedSignature',
 ): void {
-  const tbs = framedContentTbs(message.wireFormat, message.contentBytes, groupContext).finish();
-  demand(verifyWithLabel(suite, signatureKey, 'FramedContentTBS', tbs, message.auth.signature), rule);
+  const valid = framedContentTbs(message.wireFormat, message.contentBytes, groupContext).finishInto((tbs) =>
+    verifyWithLabel(suite, signatureKey, 'FramedContentTBS', tbs, message.auth.signature),
+  );
+  demand(valid, rule);
 }
 
 /** The reference of a proposal: RefHash over its AuthenticatedContent (section 5.2). */
 export function proposalRef(suite: Suite, message: AuthenticatedContent): Uint8Array {
   const writer = new Writer(message.contentBytes.length + 128).u16(message.wireFormat).bytes(message.contentBytes);
   writeAuthData(writer, message.auth);
-  return refHash(suite, PROPOSAL_REF, writer.finish());
+  return writer.finishInto((bytes) => refHash(suite, PROPOSAL_REF, bytes));
 }
 
 // ---- PublicMessage (section 6.2) ------------------------------------------------------------------------------------
@@ -93,7 +120,7 @@ function membershipTag(
 ): Uint8Array {
   const tbm = framedContentTbs(WireFormat.PublicMessage, contentBytes, groupContext, 160);
   writeAuthData(tbm, auth);
-  return mac(suite, membershipKey, tbm.finish());
+  return tbm.finishInto((bytes) => mac(suite, membershipKey, bytes));
 }
 
 export function encodePublicMessage(
@@ -147,7 +174,7 @@ export function sealPrivateMessage(
 ): Uint8Array {
   const { content } = message;
   const { key, reuseGuard } = parameters;
-  const plaintext = new Writer(512);
+  const plaintext = new Writer();
   writeContent(plaintext, content.content);
   writeAuthData(plaintext, message.auth);
   plaintext.zeros(parameters.paddingLength);
@@ -162,19 +189,13 @@ export function sealPrivateMessage(
   const contentAadEnd = writer.length;
   const aad = writer.finish();
 
-  const ciphertext = suite.aead.seal(
-    key.key,
-    guardedNonce(key.nonce, reuseGuard),
-    aad.subarray(header, contentAadEnd),
-    plaintext.finish(),
+  const nonce = guardedNonce(key.nonce, reuseGuard);
+  const ciphertext = plaintext.finishInto((bytes) =>
+    suite.aead.seal(key.key, nonce, aad.subarray(header, contentAadEnd), bytes),
   );
-  const senderData = new Writer(SENDER_DATA_LENGTH)
-    .u32(parameters.leafIndex)
-    .u32(key.generation)
-    .bytes(reuseGuard)
-    .finish();
-  const sealed = withSenderDataKey(suite, parameters.senderDataSecret, ciphertext, (senderKey, nonce) =>
-    suite.aead.seal(senderKey, nonce, aad.subarray(header, senderDataAadEnd), senderData),
+  const senderData = new Writer().u32(parameters.leafIndex).u32(key.generation).bytes(reuseGuard).finish();
+  const sealed = withSenderDataKey(suite, parameters.senderDataSecret, ciphertext, (senderKey, senderNonce) =>
+    suite.aead.seal(senderKey, senderNonce, aad.subarray(header, senderDataAadEnd), senderData),
   );
   return new Writer(aad.length + sealed.length + ciphertext.length + 8)
     .bytes(aad)

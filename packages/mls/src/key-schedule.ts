@@ -141,11 +141,14 @@ export function confirmedTranscriptHash(
 ): Uint8Array {
   const writer = new Writer(interim.length + content.length + signature.length + 16);
   writer.bytes(interim).u16(wireFormat).bytes(content).opaque(signature);
-  return hash(suite, writer.finish());
+  return writer.finishInto((bytes) => hash(suite, bytes));
 }
 
 export function interimTranscriptHash(suite: Suite, confirmed: Uint8Array, confirmationTag: Uint8Array): Uint8Array {
-  return hash(suite, new Writer().bytes(confirmed).opaque(confirmationTag).finish());
+  return new Writer()
+    .bytes(confirmed)
+    .opaque(confirmationTag)
+    .finishInto((bytes) => hash(suite, bytes));
 }
 
 export function confirmationTag(suite: Suite, confirmationKey: Uint8Array, confirmed: Uint8Array): Uint8Array {

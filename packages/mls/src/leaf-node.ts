@@ -99,7 +99,7 @@ export function generateKeyPackage(context: MlsContext, parameters: KeyPackagePa
     suite,
     parameters.signatureKeyPair.privateKey,
     'KeyPackageTBS',
-    encode(writeUnsignedKeyPackage, unsigned, 1024),
+    encode(writeUnsignedKeyPackage, unsigned),
   );
   const keyPackage: KeyPackage = { ...unsigned, signature };
   usable(() => checkKeyPackageForm(suite, keyPackage));
@@ -146,12 +146,12 @@ export function signLeafNode(
   leafIndex: number,
   leafNode: UnsignedLeafNode,
 ): LeafNode {
-  const tbs = encodeLeafNodeTbs(leafNode, groupId, leafIndex, new Writer(512));
+  const tbs = encodeLeafNodeTbs(leafNode, groupId, leafIndex, new Writer());
   return { ...leafNode, signature: signWithLabel(suite, signaturePrivateKey, 'LeafNodeTBS', tbs) };
 }
 
 export function keyPackageRef(suite: Suite, keyPackage: KeyPackage): Uint8Array {
-  return refHash(suite, KEY_PACKAGE_REF, encode(writeKeyPackage, keyPackage, 1024));
+  return refHash(suite, KEY_PACKAGE_REF, encode(writeKeyPackage, keyPackage));
 }
 
 // ---- Checking a leaf by itself --------------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ export function isLeafSignatureValid(
   leaf: LeafNode,
   { groupId, leafIndex }: Pick<LeafPlace, 'groupId' | 'leafIndex'>,
 ): boolean {
-  const tbs = encodeLeafNodeTbs(leaf, groupId, leafIndex, new Writer(512));
+  const tbs = encodeLeafNodeTbs(leaf, groupId, leafIndex, new Writer());
   return verifyWithLabel(suite, leaf.signatureKey, 'LeafNodeTBS', tbs, leaf.signature);
 }
 
@@ -249,7 +249,7 @@ export function checkKeyPackage(suite: Suite, keyPackage: KeyPackage): VerifiedK
   checkKeyPackageForm(suite, keyPackage);
   const { leafNode } = keyPackage;
   demand(isLeafSignatureValid(suite, leafNode, { groupId: EMPTY, leafIndex: 0 }), 'leafSignature');
-  const tbs = encode(writeUnsignedKeyPackage, keyPackage, 1024);
+  const tbs = encode(writeUnsignedKeyPackage, keyPackage);
   demand(
     verifyWithLabel(suite, leafNode.signatureKey, 'KeyPackageTBS', tbs, keyPackage.signature),
     'keyPackageSignature',

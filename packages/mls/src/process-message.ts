@@ -15,6 +15,7 @@ import {
   openSenderData,
   proposalRef,
   sealPrivateMessage,
+  signApplication,
   signContent,
   verifyContent,
 } from './framing.ts';
@@ -61,20 +62,15 @@ export function protectApplication(
   demandActive(state);
   const suite = stateSuite(context, state);
   const { core } = state;
-  const signed = signContent(
-    suite,
-    core.signaturePrivateKey,
-    WireFormat.PrivateMessage,
-    memberContent(core, options.authenticatedData ?? EMPTY, {
-      contentType: ContentType.Application,
-      applicationData: data,
-    }),
-    core.contextBytes,
-  );
+  const content = memberContent(core, options.authenticatedData ?? EMPTY, {
+    contentType: ContentType.Application,
+    applicationData: data,
+  });
+  const signature = signApplication(suite, core.signaturePrivateKey, content, core.contextBytes);
   const taken = takeNextKey(suite, state.secretTree, core.ownLeaf, 'application');
   const message = sealPrivateMessage(
     suite,
-    { content: signed.content, auth: { signature: signed.signature, confirmationTag: undefined } },
+    { content, auth: { signature, confirmationTag: undefined } },
     {
       key: taken.key,
       senderDataSecret: core.secrets.senderDataSecret,

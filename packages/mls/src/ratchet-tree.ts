@@ -228,8 +228,8 @@ export function subtreeHash(suite: Suite, tree: RatchetTree, node: number): Uint
 }
 
 function leafHash(suite: Suite, leaf: number, value: LeafNode | undefined): Uint8Array {
-  const writer = new Writer(512).u8(1).u32(leaf).optional(value, writeLeafNode);
-  return hash(suite, writer.finish());
+  const writer = new Writer().u8(1).u32(leaf).optional(value, writeLeafNode);
+  return writer.finishInto((bytes) => hash(suite, bytes));
 }
 
 function parentNodeHash(
@@ -238,8 +238,8 @@ function parentNodeHash(
   leftHash: Uint8Array,
   rightHash: Uint8Array,
 ): Uint8Array {
-  const writer = new Writer(256).u8(2).optional(value, writeParentNode).opaque(leftHash).opaque(rightHash);
-  return hash(suite, writer.finish());
+  const writer = new Writer().u8(2).optional(value, writeParentNode).opaque(leftHash).opaque(rightHash);
+  return writer.finishInto((bytes) => hash(suite, bytes));
 }
 
 /** The tree hash of a subtree as it would be had the `excluded` leaves (ascending) never been added. */
@@ -262,8 +262,8 @@ function subtreeHashWithout(suite: Suite, tree: RatchetTree, node: number, exclu
 /** The parent hash of P with copath child S. */
 export function parentHash(suite: Suite, tree: RatchetTree, parent: ParentNode, copath: NodeIndex): Uint8Array {
   const siblingHash = subtreeHashWithout(suite, tree, copath, parent.unmergedLeaves);
-  const writer = new Writer(256).opaque(parent.encryptionKey).opaque(parent.parentHash).opaque(siblingHash);
-  return hash(suite, writer.finish());
+  const writer = new Writer().opaque(parent.encryptionKey).opaque(parent.parentHash).opaque(siblingHash);
+  return writer.finishInto((bytes) => hash(suite, bytes));
 }
 
 /**

@@ -105,7 +105,7 @@ function diffTree(
     const leaf = next.leaves[i];
     if (previous?.leaves[i] !== leaf) {
       if (leaf === undefined) remove(treeKey(2 * i));
-      else set(treeKey(2 * i), encode(writeLeafNode, leaf, 512));
+      else set(treeKey(2 * i), encode(writeLeafNode, leaf));
     }
     const parent = next.parents[i];
     if (previous?.parents[i] !== parent) {
@@ -143,7 +143,7 @@ function diffSecretTree(epoch: bigint, previous: SecretTree | undefined, next: S
   if ((previous?.unusedCount ?? 0) !== next.unusedCount) {
     const key = unusedKey(epoch);
     if (next.unusedCount === 0) changes.push({ kind: 'delete', key });
-    else changes.push({ kind: 'set', key, bytes: new Writer(4).u32(next.unusedCount).finish() });
+    else changes.push({ kind: 'set', key, bytes: new Writer().u32(next.unusedCount).finish() });
   }
   const prefix = secretPrefix(epoch);
   const visit = (before: SecretTreeNode | undefined, after: SecretTreeNode, index: number): void => {
@@ -285,9 +285,9 @@ function readConfig(reader: Reader): GroupConfig {
 }
 
 function encodeCoreRow(state: GroupState): Uint8Array {
-  const writer = new Writer(2048).u8(FORMAT).u32(state.tree.leaves.length);
+  const writer = new Writer().u8(FORMAT).u32(state.tree.leaves.length);
   writeCore(writer, state.core);
-  return writer.finishSecret();
+  return writer.finish();
 }
 
 function readCoreRow(reader: Reader): { core: GroupCore; leafCount: number } {
@@ -350,7 +350,7 @@ function readCore(reader: Reader): GroupCore {
 }
 
 function encodeSecretNode(node: SecretNode | LeafRatchets): Uint8Array {
-  const writer = new Writer(192).u8(FORMAT);
+  const writer = new Writer().u8(FORMAT);
   if (node.kind === 'secret') {
     writer.u8(1).opaque(node.secret);
   } else {
@@ -358,7 +358,7 @@ function encodeSecretNode(node: SecretNode | LeafRatchets): Uint8Array {
     writeRatchet(writer, node.handshake);
     writeRatchet(writer, node.application);
   }
-  return writer.finishSecret();
+  return writer.finish();
 }
 
 function readSecretNode(reader: Reader): SecretNode | LeafRatchets {
@@ -383,7 +383,7 @@ function readRatchet(reader: Reader): Ratchet {
 }
 
 function encodePastEpoch(past: PastEpoch): Uint8Array {
-  return new Writer(1024)
+  return new Writer()
     .u8(FORMAT)
     .u64(past.epoch)
     .u64(BigInt(past.endedAt))
@@ -392,7 +392,7 @@ function encodePastEpoch(past: PastEpoch): Uint8Array {
     .u32(past.secretTree.leafCount)
     .u32(past.ownLeaf)
     .vector(past.replacedLeaves, (w, [leaf, node]) => w.u32(leaf).optional(node, writeLeafNode))
-    .finishSecret();
+    .finish();
 }
 
 function readPastEpoch(reader: Reader): Omit<PastEpoch, 'secretTree'> & { secretTreeLeafCount: number } {
@@ -409,12 +409,12 @@ function readPastEpoch(reader: Reader): Omit<PastEpoch, 'secretTree'> & { secret
 }
 
 function encodeCachedProposal(cached: CachedProposal): Uint8Array {
-  const writer = new Writer(512).u8(FORMAT).opaque(cached.ref);
+  const writer = new Writer().u8(FORMAT).opaque(cached.ref);
   writeProposal(writer, cached.proposal);
   writeSender(writer, cached.sender);
   return writer
     .optional(cached.own, (w, own) => w.opaque(own.encryptionPrivateKey).opaque(own.signaturePrivateKey))
-    .finishSecret();
+    .finish();
 }
 
 function readCachedProposal(reader: Reader): CachedProposal {
@@ -430,14 +430,14 @@ function readCachedProposal(reader: Reader): CachedProposal {
 // ---- Pending commits ------------------------------------------------------------------------------------------------
 
 export function encodePendingCommit(pending: PendingCommit): Uint8Array {
-  const writer = new Writer(4096).u8(FORMAT).opaque(pending.base);
+  const writer = new Writer().u8(FORMAT).opaque(pending.base);
   writeCore(writer, pending.core);
   return writer
     .opaque(pending.encryptionSecret)
     .u32(pending.changes.leafCount)
     .vector(pending.changes.leaves, (w, [leaf, node]) => w.u32(leaf).optional(node, writeLeafNode))
     .vector(pending.changes.parents, (w, [at, node]) => w.u32(at).optional(node, writeParentNode))
-    .finishSecret();
+    .finish();
 }
 
 /** @throws MlsStateError when the bytes are damaged. */

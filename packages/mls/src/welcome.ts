@@ -111,13 +111,13 @@ export function createWelcome(
   const secrets = added.map(({ leafIndex, keyPackage }) => {
     const ancestor = commonAncestor(core.ownLeaf, leafIndex);
     const step = path?.steps.findIndex(({ node }) => node === ancestor) ?? -1;
-    const writer = new Writer(160);
+    const writer = new Writer();
     writeGroupSecrets(writer, {
       joinerSecret: parameters.joinerSecret,
       pathSecret: path?.secrets.pathSecrets[step],
       psks: ids,
     });
-    const groupSecrets = writer.finishSecret();
+    const groupSecrets = writer.finish();
     const encryptedGroupSecrets = encryptWithLabel(
       suite,
       keyPackage.initKey,
@@ -140,7 +140,7 @@ export function signGroupInfo(suite: Suite, core: GroupCore, extensions: readonl
     confirmationTag: core.confirmationTag,
     signer: core.ownLeaf,
   };
-  const tbs = encode(writeUnsignedGroupInfo, unsigned, 4096);
+  const tbs = encode(writeUnsignedGroupInfo, unsigned);
   return { ...unsigned, signature: signWithLabel(suite, core.signaturePrivateKey, 'GroupInfoTBS', tbs) };
 }
 
