@@ -7,6 +7,19 @@ import { median } from './result.ts';
 setFlagsFromString('--expose-gc');
 const gc = runInNewContext('gc') as (options: { readonly type: 'minor' | 'major' }) => void;
 
+/** Bytes of objects and of their buffers that `make` leaves alive. */
+export function bytesKept(make: () => unknown): { readonly bytes: number; readonly kept: unknown } {
+  const before = bytesAlive();
+  const kept = make();
+  return { bytes: bytesAlive() - before, kept };
+}
+
+function bytesAlive(): number {
+  for (let i = 0; i < 3; i += 1) gc({ type: 'major' });
+  const { heapUsed, external } = process.memoryUsage();
+  return heapUsed + external;
+}
+
 /** CPU milliseconds, user and system, of all threads of this process while `work` runs. */
 export async function cpuMs(work: () => unknown): Promise<number> {
   const before = process.cpuUsage();

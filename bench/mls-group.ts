@@ -1,5 +1,9 @@
-// A large group in which everyone has committed, made in a second or two: one state, everybody's private keys, and a view
-// of that state from any leaf. All commits are real ones; only that a single process plays all members is not.
+// A large group in which everyone has committed: one state, everybody's private keys, and a view of that state from any
+// leaf, so that a single process plays all members. `populated` gets there by real commits, a second or two for 1,000
+// members. `grown` writes down the tree such commits leave, for larger groups and costlier keys: everybody's keys, parent
+// hashes and signatures, made from the root down. What shows that it is one: the next member joins by a Welcome, which
+// checks every leaf and every parent hash, and follows the commits after it.
+import type { KeyPair } from '@quicprochat/crypto';
 import {
   type CommitParameters,
   type GroupState,
@@ -13,10 +17,17 @@ import {
   generateSignatureKeyPair,
   joinGroup,
   mergePendingCommit,
+  processMessage,
+  protectApplication,
   verifyKeyPackage,
 } from '@quicprochat/mls';
 import { nodeCrypto } from '@quicprochat/crypto/node';
-import { directPath, nodeOfLeaf } from '../packages/mls/src/tree-math.ts';
+import { freshKemKeyPair, suiteOf } from '../packages/mls/src/cipher-suites.ts';
+import { encodeGroupContext } from '../packages/mls/src/key-schedule.ts';
+import { signLeafNode } from '../packages/mls/src/leaf-node.ts';
+import { parentHash, type TreeEditor, treeHash } from '../packages/mls/src/ratchet-tree.ts';
+import { newSecretTree } from '../packages/mls/src/secret-tree.ts';
+import { directPath, firstLeaf, isLeaf, left, nodeOfLeaf, right, root } from '../packages/mls/src/tree-math.ts';
 
 export const CIPHER_SUITE = 0x0001;
 
@@ -32,12 +43,16 @@ export function accepted<T extends { readonly kind: string }>(outcome: T): Exclu
   return outcome as Exclude<T, { kind: 'rejected' }>;
 }
 
-export function newKeyPackage(context: MlsContext, name: string): KeyPackageBundle {
+export function newKeyPackage(context: MlsContext, name: string, cipherSuite: number = CIPHER_SUITE): KeyPackageBundle {
   return generateKeyPackage(context, {
-    cipherSuite: CIPHER_SUITE,
-    credential: { credentialType: 1, identity: new TextEncoder().encode(name) },
-    signatureKeyPair: generateSignatureKeyPair(context, CIPHER_SUITE),
+    cipherSuite,
+    credential: basic(name),
+    signatureKeyPair: generateSignatureKeyPair(context, cipherSuite),
   });
+}
+
+function basic(name: string): { readonly credentialType: 1; readonly identity: Uint8Array } {
+  return { credentialType: 1, identity: new TextEncoder().encode(name) };
 }
 
 export function newKeyPackages(context: MlsContext, count: number): KeyPackageBundle[] {
@@ -48,12 +63,12 @@ export function verified(context: MlsContext, keyPackage: Uint8Array): VerifiedK
   return accepted(verifyKeyPackage(context, keyPackage)).keyPackage;
 }
 
-export function newGroup(context: MlsContext): GroupState {
+export function newGroup(context: MlsContext, cipherSuite: number = CIPHER_SUITE): GroupState {
   return createGroup(context, {
-    cipherSuite: CIPHER_SUITE,
+    cipherSuite,
     groupId: context.random(32),
-    credential: { credentialType: 1, identity: new TextEncoder().encode('creator') },
-    signatureKeyPair: generateSignatureKeyPair(context, CIPHER_SUITE),
+    credential: basic('creator'),
+    signatureKeyPair: generateSignatureKeyPair(context, cipherSuite),
   });
 }
 
@@ -89,6 +104,67 @@ export class WholeGroup {
       if (leaf < size && size > 1) group.adopt(commitAndMerge(context, group.seenBy(leaf)).next);
     }
     return group;
+  }
+
+  /**
+   * The same, written down instead of committed. Each node's hash is found in its left child, as if the left half of
+   * every subtree had committed after the right one; a parent hash whose node has since been replaced is random.
+   */
+  static grown(context: MlsContext, size: number, cipherSuite: number): WholeGroup {
+    const suite = suiteOf(context.crypto, cipherSuite);
+    const creator = newGroup(context, cipherSuite);
+    const { core } = creator;
+    let leafCount = 1;
+    while (leafCount < size) leafCount *= 2;
+    const blank = <T>(length: number): (T | undefined)[] => Array.from<T | undefined>({ length }).fill(undefined);
+    const tree: TreeEditor = { leaves: blank(leafCount), parents: blank(leafCount - 1), hashes: [] };
+    const privateKeys = new Map<number, Uint8Array>();
+    const signaturePrivateKeys = new Map<number, Uint8Array>();
+    const newKeys = (node: number): KeyPair => {
+      const pair = freshKemKeyPair(suite, context.random);
+      privateKeys.set(node, pair.privateKey);
+      return pair;
+    };
+    const { capabilities, extensions } = creator.tree.leaves[0]!;
+    const fill = (node: number, hash: Uint8Array): void => {
+      if (isLeaf(node)) {
+        const leaf = node / 2;
+        const signatureKeyPair = generateSignatureKeyPair(context, cipherSuite);
+        signaturePrivateKeys.set(leaf, signatureKeyPair.privateKey);
+        tree.leaves[leaf] = signLeafNode(suite, signatureKeyPair.privateKey, core.context.groupId, leaf, {
+          encryptionKey: newKeys(node).publicKey,
+          signatureKey: signatureKeyPair.publicKey,
+          credential: basic(`member ${leaf}`),
+          capabilities,
+          source: { kind: 'commit', parentHash: hash },
+          extensions,
+        });
+        return;
+      }
+      const [one, other] = [left(node), right(node)];
+      // A path has no node where the other side is empty.
+      if (firstLeaf(other) >= size) return fill(one, hash);
+      fill(other, context.random(suite.hashLength));
+      const parent = { encryptionKey: newKeys(node).publicKey, parentHash: hash, unmergedLeaves: [] };
+      tree.parents[node >>> 1] = parent;
+      fill(one, parentHash(suite, tree, parent, other));
+    };
+    fill(root(leafCount), new Uint8Array());
+
+    const groupContext = { ...core.context, treeHash: treeHash(suite, tree) };
+    const state: GroupState = {
+      ...creator,
+      tree,
+      secretTree: newSecretTree(context.random(suite.hashLength), leafCount),
+      core: {
+        ...core,
+        context: groupContext,
+        contextBytes: encodeGroupContext(groupContext),
+        signaturePrivateKey: signaturePrivateKeys.get(0)!,
+        privateKeys,
+      },
+    };
+    return new WholeGroup(context, state, privateKeys, signaturePrivateKeys);
   }
 
   private constructor(
@@ -153,6 +229,34 @@ export class WholeGroup {
   #remember(leaf: number, bundle: KeyPackageBundle): void {
     this.#privateKeys.set(nodeOfLeaf(leaf), bundle.encryptionPrivateKey);
     this.#signaturePrivateKeys.set(leaf, bundle.signaturePrivateKey);
+  }
+}
+
+/** One member of ours whose state moves on. */
+export class OurMember {
+  readonly context: MlsContext;
+  state: GroupState;
+
+  constructor(context: MlsContext, state: GroupState) {
+    this.context = context;
+    this.state = state;
+  }
+
+  send(data: Uint8Array): Uint8Array {
+    const { state, message } = protectApplication(this.context, this.state, data);
+    this.advance(state);
+    return message;
+  }
+
+  /** The application data, or nothing for a commit. */
+  receive(message: Uint8Array): Uint8Array | undefined {
+    const outcome = accepted(processMessage(this.context, this.state, message));
+    this.advance(outcome.state);
+    return outcome.kind === 'application' ? outcome.data : undefined;
+  }
+
+  advance(next: GroupState): void {
+    this.state = next;
   }
 }
 

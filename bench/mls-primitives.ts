@@ -9,10 +9,21 @@
 //   receive  the same with opening for sealing and one verification for the signature
 //
 // Not counted, though a message cannot do without: the random reuse guard, encoding and decoding, wiping.
+//
+// And the public-key operations of an empty commit (sections 7.4–7.6, 12.4), in a suite over X25519 or X-Wing:
+//
+//   commit   for each node above the committer one key pair, and one encapsulation to the other side's key
+//            2 Ed25519 signatures: leaf, FramedContentTBS
+//   process  2 verifications, 1 decapsulation, 1 key pair: that of the root, which everybody derives
+//
+// Not counted: hashing the changed nodes, the key schedule, the AEADs, key pairs below the root.
 import {
   createCipheriv,
   createDecipheriv,
   createHmac,
+  decapsulate,
+  diffieHellman,
+  encapsulate,
   generateKeyPairSync,
   randomBytes,
   sign,
@@ -83,6 +94,45 @@ export function barePrimitives(dataLength: number, groupContextLength: number): 
     },
     verify() {
       verify(null, toBeSigned, publicKey, signature);
+    },
+  };
+}
+
+export interface BareCommit {
+  commit(): void;
+  process(): void;
+}
+
+/** `depth`: nodes above the committer's leaf. */
+export function bareCommitPrimitives(kem: 'x25519' | 'x-wing', depth: number): BareCommit {
+  const message = randomBytes(300);
+  const { privateKey, publicKey } = generateKeyPairSync('ed25519');
+  const signature = sign(null, message, privateKey);
+  const x25519 = generateKeyPairSync('x25519');
+  const mlKem = generateKeyPairSync('ml-kem-768');
+  const { ciphertext } = encapsulate(mlKem.publicKey);
+
+  const newKeys = (): void => {
+    generateKeyPairSync('x25519');
+    if (kem === 'x-wing') generateKeyPairSync('ml-kem-768');
+  };
+  const seal = (): void => {
+    diffieHellman({ privateKey: generateKeyPairSync('x25519').privateKey, publicKey: x25519.publicKey });
+    if (kem === 'x-wing') encapsulate(mlKem.publicKey);
+  };
+  return {
+    commit() {
+      for (let i = 0; i < depth; i += 1) {
+        newKeys();
+        seal();
+      }
+      for (let i = 0; i < 2; i += 1) sign(null, message, privateKey);
+    },
+    process() {
+      for (let i = 0; i < 2; i += 1) verify(null, message, publicKey, signature);
+      diffieHellman({ privateKey: x25519.privateKey, publicKey: x25519.publicKey });
+      if (kem === 'x-wing') decapsulate(mlKem.privateKey, ciphertext);
+      newKeys();
     },
   };
 }

@@ -13,13 +13,13 @@ import {
   memoryRows,
   type MlsContext,
   processMessage,
-  protectApplication,
   restoreGroup,
   wipeReplaced,
 } from '@quicprochat/mls';
 import { cpuMs, cpuRate, inTurns, warmUpRounds } from './cpu-time.ts';
 import {
   CIPHER_SUITE,
+  OurMember,
   WholeGroup,
   accepted,
   commitAndMerge,
@@ -29,6 +29,7 @@ import {
   newKeyPackages,
   verified,
 } from './mls-group.ts';
+import { largeGroups } from './mls-large.ts';
 import { type BarePrimitives, barePrimitives } from './mls-primitives.ts';
 import { type BenchOptions, type BenchResult, figure, median } from './result.ts';
 import { TsMls, type TsMlsMember } from './ts-mls-peer.ts';
@@ -62,6 +63,7 @@ export async function* mlsBench({ quick }: BenchOptions): AsyncGenerator<BenchRe
       yield* joins(groups, scale);
     }
   }
+  yield* largeGroups(context, scale.commits, quick);
   yield* batchAdd(context, peer, quick);
   yield* keyPackages(context, peer, scale);
 }
@@ -189,34 +191,6 @@ async function* stored(
   });
 }
 
-/** One member of ours whose state moves on. */
-class OurMember {
-  readonly context: MlsContext;
-  state: GroupState;
-
-  constructor(context: MlsContext, state: GroupState) {
-    this.context = context;
-    this.state = state;
-  }
-
-  send(data: Uint8Array): Uint8Array {
-    const { state, message } = protectApplication(this.context, this.state, data);
-    this.advance(state);
-    return message;
-  }
-
-  /** The application data, or nothing for a commit. */
-  receive(message: Uint8Array): Uint8Array | undefined {
-    const outcome = accepted(processMessage(this.context, this.state, message));
-    this.advance(outcome.state);
-    return outcome.kind === 'application' ? outcome.data : undefined;
-  }
-
-  advance(next: GroupState): void {
-    this.state = next;
-  }
-}
-
 /** As a client keeps it, with rows in memory. */
 class StoredMember extends OurMember {
   readonly #rows;
@@ -309,7 +283,7 @@ async function* commits(
     baseline: { name: PEER, value: times.peerCommit },
     target: fiveTimes,
   });
-  yield figure({ name: 'size of that commit', value: commitLength / 1000, unit: 'KB' });
+  yield figure({ name: 'size of that commit, 1,000 members', value: commitLength / 1000, unit: 'KB' });
   yield figure({
     name: 'process a commit, 1,000 members',
     value: times.process,
