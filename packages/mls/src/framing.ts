@@ -165,8 +165,6 @@ export interface SealParameters {
   readonly paddingLength: number;
 }
 
-const SENDER_DATA_LENGTH = 12;
-
 export function sealPrivateMessage(
   suite: Suite,
   message: Pick<AuthenticatedContent, 'content' | 'auth'>,
