@@ -5,6 +5,7 @@ import type { Bench, BenchResult } from './result.ts';
 const areas: Readonly<Record<string, () => Promise<Bench>>> = {
   transport: async () => (await import('./transport.ts')).transportBench,
   mls: async () => (await import('./mls.ts')).mlsBench,
+  'mls-browser': async () => (await import('./mls-browser.ts')).mlsBrowserBench,
   server: async () => (await import('./server.ts')).serverBench,
   'end-to-end': async () => (await import('./end-to-end.ts')).endToEndBench,
 };
