@@ -13,6 +13,7 @@ import {
 import { encodeHex, equal } from '@quicprochat/crypto';
 import type { ServerContext } from './context.ts';
 import { conflict, invalidArgument } from './refusals.ts';
+import { REVOCATIONS_SHOWN } from './store/store.ts';
 import type { StatedAccount, StatedEntry } from './store/store.ts';
 
 /** What the account is after the call. */
@@ -71,6 +72,12 @@ export function checkStatement(
 /** Another device was faster, or the account has changed since the statement was made. */
 export function outOfDate(): Error {
   return conflict('the account has changed since this was signed', 'Look the account up, then sign anew.');
+}
+
+/** What a statement lists of an account's revocations, with one more if there is one. */
+export function statementsOf({ revocations }: Pick<StatedAccount, 'revocations'>, added?: Uint8Array): Uint8Array[] {
+  const listed = revocations.map(({ statement }) => statement);
+  return (added === undefined ? listed : [...listed, added]).slice(-REVOCATIONS_SHOWN);
 }
 
 function sameSet(a: readonly Uint8Array[], b: readonly Uint8Array[]): boolean {

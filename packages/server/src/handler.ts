@@ -54,6 +54,23 @@ export function deviceHandler<I extends DescMessage, O extends DescMessage>(
   });
 }
 
+/** A call by somebody who has proven an account's password, from a registered device or from another. */
+interface AccountCall extends Call {
+  readonly session: NonNullable<ConnectionState['session']>;
+}
+
+/** A handler for both. */
+export function accountHandler<I extends DescMessage, O extends DescMessage>(
+  method: MethodDescriptor<I, O>,
+  run: (call: AccountCall, request: MessageShape<I>) => Answer<O>,
+): RouteMaker {
+  return handler(method, (call, request) => {
+    const { session } = call.connection.state;
+    if (session === undefined) throw noSession();
+    return run({ ...call, session }, request);
+  });
+}
+
 /** A large read, in its device's turn, for as long as somebody waits for it and the session lasts. */
 export function readInTurn<T>(call: DeviceCall, read: () => Promise<T>): Promise<T> {
   return call.server.readTurns.take(call.session.address, async () => {

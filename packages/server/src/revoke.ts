@@ -4,12 +4,18 @@ import { parseRevocation, verifyRevocation } from '@quicprochat/core';
 import type { VerifiedRevocation } from '@quicprochat/core';
 import { equal } from '@quicprochat/crypto';
 import { KeyRevokedEventSchema, PushEvent } from '@quicprochat/proto';
-import { outOfDate } from './account-statement.ts';
+import { checkStatement, outOfDate, statementsOf } from './account-statement.ts';
 import type { ServerContext } from './context.ts';
 import type { DeviceCall } from './handler.ts';
 import { conflict, deviceGone, exhausted, forbidden, invalidArgument } from './refusals.ts';
 import { expelDevice } from './sessions.ts';
-import type { Address, ReplayGuard } from './store/store.ts';
+import type { Address, ReplayGuard, StatedAccount, StatedEntry } from './store/store.ts';
+
+/** What the two methods' bodies have in common. */
+interface RevocationBody {
+  readonly revocation: Uint8Array;
+  readonly accountStatement: Uint8Array;
+}
 
 /**
  * Checks the statement, stores it, ends the device and tells those who share a channel with it.
@@ -18,22 +24,28 @@ import type { Address, ReplayGuard } from './store/store.ts';
  */
 export async function revoke(
   call: DeviceCall,
-  statement: Uint8Array,
+  body: RevocationBody,
   signer: Uint8Array,
   replay: ReplayGuard,
   deviceId?: Uint8Array,
 ): Promise<void> {
   const { server, session, writes } = call;
-  const { address, bytes } = await verified(call, statement);
+  const { identityKey } = session.address;
+  const before = await server.store.findStatedAccount({ identityKey });
+  if (before === undefined) throw deviceGone();
+  const { address, bytes } = verified(call, body.revocation, before);
   if (deviceId !== undefined && !equal(address.deviceId, deviceId)) {
     throw invalidArgument('the revocation is for another device');
   }
   const isOwn = equal(address.deviceId, session.address.deviceId);
-  if (!isOwn && !equal(signer, session.address.identityKey)) {
+  const byIdentityKey = equal(signer, identityKey);
+  if (!isOwn && !byIdentityKey) {
     throw forbidden('a device key revokes its own device only', 'Sign with the identity key.');
   }
+  const stated = byIdentityKey ? await statedWithout(call, before, address, bytes, body) : unstated(body);
   const nowMs = server.clock.wallMs();
-  const outcome = await server.store.revokeDevice({ address, statement: bytes, nowMs, replay }, writes);
+  const outcome = await server.store.revokeDevice({ address, statement: bytes, stated, nowMs, replay }, writes);
+  if (outcome.kind === 'revoked' || outcome.kind === 'recorded') server.keyTransparency.accepted();
   switch (outcome.kind) {
     case 'revoked':
       await announce(server, address);
@@ -57,13 +69,37 @@ export async function revoke(
   }
 }
 
+/** The account without the device, as its next statement has to say. Of two revocations of a device the first stands. */
+async function statedWithout(
+  { server }: DeviceCall,
+  before: StatedAccount,
+  address: Address,
+  revocation: Uint8Array,
+  body: RevocationBody,
+): Promise<StatedEntry | undefined> {
+  const isRevoked = (await server.store.findRevocations([address])).length > 0;
+  const left = before.account.devices.filter((device) => !equal(device.deviceId, address.deviceId));
+  return checkStatement(server, body.accountStatement, before, {
+    kind: 'keys',
+    certificates: left.map((device) => device.certificate),
+    revocations: statementsOf(before, isRevoked ? undefined : revocation),
+  });
+}
+
+/** A device that leaves by itself cannot speak for the account; whoever holds the identity key states it later. */
+function unstated(body: RevocationBody): undefined {
+  if (body.accountStatement.length > 0) {
+    throw invalidArgument('an account statement goes with a request by the identity key');
+  }
+}
+
 /** A statement about a device of the caller's account, under the key the server knows the device by. */
-async function verified({ server, session }: DeviceCall, statement: Uint8Array): Promise<VerifiedRevocation> {
+function verified({ server }: DeviceCall, statement: Uint8Array, before: StatedAccount): VerifiedRevocation {
   const parsed = parseRevocation(statement);
   if (parsed === undefined) throw invalidArgument('the revocation cannot be read');
-  const { identityKey } = session.address;
+  const { identityKey, devices } = before.account;
   const { deviceId } = parsed.claims.address;
-  const device = await server.store.findDevice({ identityKey, deviceId });
+  const device = devices.find((each) => equal(each.deviceId, deviceId));
   const expected = { origin: server.origin, identityKey, deviceKey: device?.deviceKey };
   const outcome = verifyRevocation(server.crypto, parsed, expected);
   if (outcome.kind === 'invalid') throw invalidArgument(`the revocation is refused: ${outcome.reason}`);

@@ -66,6 +66,8 @@ const signedBundle = () =>
     sealedData: crypto.random(9),
   });
 
+const bundleOf = () => ({ signed: signedBundle(), identityKey: alice.address.identityKey });
+
 const { auth, delivery, keys } = methods;
 const CASES: readonly Case[] = [
   { method: auth.opaqueRegisterStart, request: () => ({ username: 'bob', registrationRequest: crypto.random(32) }) },
@@ -170,7 +172,7 @@ const CASES: readonly Case[] = [
   { method: methods.moderation.banUser, request: () => ({ identityKey: crypto.random(32) }) },
   { method: methods.moderation.unbanUser, request: () => ({ identityKey: crypto.random(32) }) },
   { method: methods.moderation.listBanned, request: () => ({ afterIdentityKey: crypto.random(32) }) },
-  { method: methods.recovery.storeRecoveryBundle, request: () => ({ signed: signedBundle() }), free: ['body'] },
+  { method: methods.recovery.storeRecoveryBundle, request: bundleOf, free: ['body'] },
   {
     method: methods.recovery.fetchRecoveryBundle,
     request: () => ({ username: 'nobody', fetchToken: crypto.random(32) }),

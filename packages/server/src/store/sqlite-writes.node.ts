@@ -891,10 +891,10 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
 
     putRecovery: (put: PutRecovery): PutRecoveryOutcome => {
       if (isReplay(put.replay)) return { kind: 'replayed' };
-      const { identityKey } = put.address;
+      const { identityKey, deviceId } = put.of;
       const account = accountByIdentity.get(identityKey);
-      const device = lookups.refOf(put.address);
-      if (account === undefined || device === undefined) return { kind: 'unknown_device' };
+      const device = deviceId === undefined ? undefined : lookups.refOf({ identityKey, deviceId });
+      if (account === undefined || (deviceId !== undefined && device === undefined)) return { kind: 'unknown_device' };
       deleteRecovery.run(account);
       putRecovery.run(account, put.bundle.sealedData);
       for (const { kind, sealedKey, fetchTokenHash } of put.bundle.slots) {

@@ -1139,7 +1139,7 @@ function recovery(open: OpenStore): void {
       assert.equal(await store.findRecoveryTokenHash('alice'), undefined);
       const first = bundle();
       const replay = { hash: fresh(32), expiresAtMs: NOW + HOUR };
-      const put = { bundle: first, address: alice, replay };
+      const put = { bundle: first, of: alice, replay };
       assert.deepEqual(await store.putRecovery(put), { kind: 'stored', ended: [] });
       assert.deepEqual(await store.putRecovery(put), { kind: 'replayed' });
       const found = await store.findRecovery('alice');
@@ -1150,11 +1150,11 @@ function recovery(open: OpenStore): void {
       );
       same(await store.findRecoveryTokenHash('alice'), first.slots[1]?.fetchTokenHash);
       const second = { sealedData: fresh(9), slots: bundle().slots.slice(0, 1) };
-      await store.putRecovery({ bundle: second, address: alice });
+      await store.putRecovery({ bundle: second, of: alice });
       assert.equal((await store.findRecovery('alice'))?.slots.length, 1);
       assert.equal(await store.findRecoveryTokenHash('alice'), undefined, 'the phrase is gone');
       assert.equal(
-        (await store.putRecovery({ bundle: second, address: { ...alice, deviceId: fresh(16) } })).kind,
+        (await store.putRecovery({ bundle: second, of: { ...alice, deviceId: fresh(16) } })).kind,
         'unknown_device',
       );
       const deletion = { identityKey: alice.identityKey, replay: { hash: fresh(32), expiresAtMs: NOW + HOUR } };
@@ -1172,13 +1172,19 @@ function recovery(open: OpenStore): void {
         await store.putSession({ tokenHash: tokens[i]!, address, expiresAtMs: NOW + DAY, nowMs: NOW });
       }
       const opaqueRecord = fresh(192);
-      const changed = await store.putRecovery({ bundle: bundle(), address: alice, opaqueRecord });
+      const changed = await store.putRecovery({ bundle: bundle(), of: alice, opaqueRecord });
       assert.deepEqual(changed.kind === 'stored' && changed.ended.map(({ deviceId }) => hex(deviceId)), [
         hex(phone.deviceId),
       ]);
       same((await store.findOpaqueRecord('alice.changes'))?.record, opaqueRecord);
       assert.equal((await store.findSession(tokens[0]!, NOW)).kind, 'found');
       assert.equal((await store.findSession(tokens[1]!, NOW)).kind, 'none');
+      const { identityKey } = alice;
+      const byKey = await store.putRecovery({ bundle: bundle(), of: { identityKey }, opaqueRecord: fresh(192) });
+      assert.equal(byKey.kind === 'stored' && byKey.ended.length, 2);
+      assert.equal((await store.findSession(tokens[0]!, NOW)).kind, 'none', 'no device asked, none stays');
+      const nobody = await store.putRecovery({ bundle: bundle(), of: { identityKey: fresh(32) } });
+      assert.equal(nobody.kind, 'unknown_device');
       await store.deleteAccount({ identityKey: alice.identityKey, nowMs: NOW });
       assert.equal(await store.findRecovery('alice.changes'), undefined);
       assert.equal(await store.findRecoveryTokenHash('alice.changes'), undefined);

@@ -604,8 +604,8 @@ export interface RecoveryBundle {
 
 export interface PutRecovery {
   readonly bundle: RecoveryBundle;
-  /** The device that asks: its sessions survive a change of password. */
-  readonly address: Address;
+  /** The account, and the device that asks: its sessions survive a change of password. Without one, none does. */
+  readonly of: { readonly identityKey: Uint8Array; readonly deviceId?: Uint8Array | undefined };
   /** A change of password, in the same transaction: the account's new OPAQUE record. */
   readonly opaqueRecord?: Uint8Array | undefined;
   readonly replay?: ReplayGuard | undefined;
@@ -617,6 +617,7 @@ export type PutRecoveryOutcome =
       /** Devices whose sessions have ended with the old password. */
       readonly ended: readonly Address[];
     }
+  /** Or account. */
   | { readonly kind: 'unknown_device' }
   | { readonly kind: 'replayed' };
 

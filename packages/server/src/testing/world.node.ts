@@ -337,8 +337,17 @@ export class World {
     return this.keyTransparency.enter(outcome.statement, found?.stated, found?.revocationCount ?? 0);
   }
 
+  /** An account as one from before the log, straight in the store. */
+  async registerUnstated(person: Person): Promise<void> {
+    await this.#put(person, undefined);
+  }
+
   async #create(person: Person): Promise<void> {
-    const stated = await this.#enter(person, person.certificate);
+    await this.#put(person, await this.#enter(person, person.certificate));
+    this.keyTransparency.accepted();
+  }
+
+  async #put(person: Person, stated: StatedEntry | undefined): Promise<void> {
     const outcome = await this.store.createAccount({
       username: person.username,
       identityKey: person.identity.publicKey,
@@ -349,7 +358,6 @@ export class World {
       nowMs: this.clock.wallMs(),
     });
     if (outcome.kind !== 'created') throw new Error(outcome.kind);
-    this.keyTransparency.accepted();
   }
 
   /** Another device of an account, straight in the store. */

@@ -28,9 +28,10 @@ async function status(promise: Promise<unknown>): Promise<number> {
   return error.status;
 }
 
-function deleteAccount(connection: TestConnection, key: KeyPair, username: string, timeMs?: number) {
+async function deleteAccount(connection: TestConnection, of: Person, key: KeyPair, username: string, timeMs?: number) {
   const { id } = methods.account.deleteAccount;
-  const signed = world.sign(key, id, DeleteAccountBodySchema, { username }, timeMs);
+  const accountStatement = await world.statement(of, { deleted: true });
+  const signed = world.sign(key, id, DeleteAccountBodySchema, { username, accountStatement }, timeMs);
   return connection.call(methods.account.deleteAccount, { signed });
 }
 
@@ -41,7 +42,7 @@ test('everything of the account goes, its connections end, its name stays taken'
   const elsewhere = await world.login(alice);
   const t = await world.subscribe(tablet);
   const { identityKey } = alice.address;
-  await deleteAccount(a, alice.identity, 'alice');
+  await deleteAccount(a, alice, alice.identity, 'alice');
   await Promise.all([t.closed, elsewhere.closed]);
   assert.equal(await status(a.call(methods.device.listDevices, {})), Status.UNAUTHENTICATED);
   await assert.rejects(world.login(alice));
@@ -65,11 +66,11 @@ test('everything of the account goes, its connections end, its name stays taken'
 test('only the identity key may ask for it, for its own account, and lately', async () => {
   const carol = await world.register('carol');
   const c = await world.login(carol);
-  assert.equal(await status(deleteAccount(c, carol.device, 'carol')), Status.UNAUTHENTICATED);
-  assert.equal(await status(deleteAccount(c, bob.identity, 'carol')), Status.UNAUTHENTICATED);
-  assert.equal(await status(deleteAccount(c, carol.identity, 'bob')), Status.INVALID_ARGUMENT);
+  assert.equal(await status(deleteAccount(c, carol, carol.device, 'carol')), Status.UNAUTHENTICATED);
+  assert.equal(await status(deleteAccount(c, carol, bob.identity, 'carol')), Status.UNAUTHENTICATED);
+  assert.equal(await status(deleteAccount(c, carol, carol.identity, 'bob')), Status.INVALID_ARGUMENT);
   const longAgo = world.clock.wallMs() - 6 * 60_000;
-  assert.equal(await status(deleteAccount(c, carol.identity, 'carol', longAgo)), Status.INVALID_ARGUMENT);
+  assert.equal(await status(deleteAccount(c, carol, carol.identity, 'carol', longAgo)), Status.INVALID_ARGUMENT);
   const signed = { body: crypto.random(9), timeMs: 0n, signature: crypto.random(64) };
   assert.equal(await status(c.call(methods.account.deleteAccount, { signed })), Status.UNAUTHENTICATED);
   assert.equal((await b.call(methods.user.resolveUser, { username: 'carol' })).outcome.case, 'found');

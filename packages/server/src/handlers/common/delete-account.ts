@@ -1,6 +1,6 @@
 import { DeleteAccountBodySchema } from '@quicprochat/proto';
 import { methods } from '@quicprochat/transport';
-import { outOfDate } from '../../account-statement.ts';
+import { checkStatement, outOfDate } from '../../account-statement.ts';
 import { deviceHandler } from '../../handler.ts';
 import { conflict, deviceGone, invalidArgument } from '../../refusals.ts';
 import { endSession, expelDevice } from '../../sessions.ts';
@@ -14,10 +14,14 @@ export const deleteAccount = deviceHandler(method, async ({ server, connection, 
   const verified = verifySignedRequest(server, method.id, DeleteAccountBodySchema, request.signed, identityKey);
   const { body, replay } = verified;
   if (body.username !== session.username) throw invalidArgument('the request names another account');
+  const before = await server.store.findStatedAccount({ identityKey });
+  if (before === undefined) throw deviceGone();
+  const stated = checkStatement(server, body.accountStatement, before, { kind: 'deleted' });
   const nowMs = server.clock.wallMs();
-  const outcome = await server.store.deleteAccount({ identityKey, nowMs, replay }, writes);
+  const outcome = await server.store.deleteAccount({ identityKey, stated, nowMs, replay }, writes);
   switch (outcome.kind) {
     case 'deleted':
+      server.keyTransparency.accepted();
       for (const address of outcome.devices) expelDevice(server, address, connection);
       endSession(server, connection);
       server.log.info({ connection: connection.id, account: server.reference(identityKey) }, 'account deleted');

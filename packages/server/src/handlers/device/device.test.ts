@@ -75,15 +75,23 @@ function statement(of: Person, signer: 'identity' | 'device' = 'identity', key =
   return signRevocation(crypto, key.privateKey, revocation);
 }
 
-function revokeDevice(connection: TestConnection, of: Person, requestKey: KeyPair, revocation = statement(of)) {
-  const body = { deviceId: of.address.deviceId, revocation };
+/** The next statement where the request is by the account's identity key; a device key has none to give. */
+async function stated(of: Person, requestKey: KeyPair, revocation: Uint8Array, remove = of.address.deviceId) {
+  if (requestKey !== of.identity) return new Uint8Array(0);
+  return world.statement(of, { remove, revocation });
+}
+
+async function revokeDevice(connection: TestConnection, of: Person, requestKey: KeyPair, revocation = statement(of)) {
+  const { deviceId } = of.address;
+  const body = { deviceId, revocation, accountStatement: await stated(of, requestKey, revocation) };
   return connection.call(device.revokeDevice, {
     signed: world.sign(requestKey, device.revokeDevice.id, RevokeDeviceBodySchema, body),
   });
 }
 
-function revokeKey(connection: TestConnection, requestKey: KeyPair, revocation: Uint8Array) {
-  const signed = world.sign(requestKey, keys.revokeKey.id, RevokeKeyBodySchema, { revocation });
+async function revokeKey(connection: TestConnection, of: Person, requestKey: KeyPair, revocation: Uint8Array) {
+  const body = { revocation, accountStatement: await stated(of, requestKey, revocation) };
+  const signed = world.sign(requestKey, keys.revokeKey.id, RevokeKeyBodySchema, body);
   return connection.call(keys.revokeKey, { signed });
 }
 
@@ -178,7 +186,9 @@ describe('RevokeDevice', () => {
     const erin = await world.register('erin');
     const phone = await world.addDevice(erin);
     const e = await world.login(erin);
-    const body = { deviceId: phone.address.deviceId, revocation: statement(phone) };
+    const revocation = statement(phone);
+    const accountStatement = await stated(phone, erin.identity, revocation);
+    const body = { deviceId: phone.address.deviceId, revocation, accountStatement };
     const signed = world.sign(erin.identity, device.revokeDevice.id, RevokeDeviceBodySchema, body);
     await e.call(device.revokeDevice, { signed });
     await e.call(device.revokeDevice, { signed });
@@ -196,15 +206,15 @@ describe('RevokeKey', () => {
     const phone = await world.addDevice(frank);
     const f = await world.login(frank);
     const p = await world.login(phone);
-    await revokeKey(f, frank.identity, statement(phone));
+    await revokeKey(f, phone, frank.identity, statement(phone));
     await p.closed;
     const never = world.newDevice(frank);
     assert.equal(
-      (await refusal(revokeKey(f, frank.identity, statement(never, 'device')))).status,
+      (await refusal(revokeKey(f, never, frank.identity, statement(never, 'device')))).status,
       Status.INVALID_ARGUMENT,
       'nobody vouches for that key',
     );
-    await revokeKey(f, frank.identity, statement(never));
+    await revokeKey(f, never, frank.identity, statement(never));
     assert.equal((await check(never, phone, frank)).length, 2);
     const tooMany = { addresses: Array.from({ length: 1_001 }, () => frank.address) };
     assert.equal((await refusal(b.call(keys.checkRevocation, tooMany))).status, Status.INVALID_ARGUMENT);

@@ -13,6 +13,6 @@ export const revokeDevice = deviceHandler(method, async (call, request) => {
   const keys = [session.address.identityKey, session.deviceKey] as const;
   const verified = verifySignedRequest(server, method.id, RevokeDeviceBodySchema, request.signed, ...keys);
   const { body, signer, replay } = verified;
-  await revoke(call, body.revocation, signer, replay, deviceId(body.deviceId));
+  await revoke(call, body, signer, replay, deviceId(body.deviceId));
   return {};
 });

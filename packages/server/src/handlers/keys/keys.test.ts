@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { signHybridKey } from '@quicprochat/core';
+import { fromBinary } from '@bufbuild/protobuf';
 import { encodeHex } from '@quicprochat/crypto';
 import { nodeCrypto as crypto } from '@quicprochat/crypto/node';
 import { RegisterDeviceBodySchema, Status, UploadHybridKeyBodySchema } from '@quicprochat/proto';
@@ -254,18 +255,24 @@ describe('hybrid keys', () => {
 
 describe('devices', () => {
   const method = device.registerDevice;
-  const request = (person: Person, key: Person['identity'], name = 'phone') => ({
-    signed: world.sign(key, method.id, RegisterDeviceBodySchema, { deviceCertificate: person.certificate, name }),
-  });
+  const request = async (person: Person, key: Person['identity'], name = 'phone') => {
+    const accountStatement = await world.statement(person, { add: person.certificate });
+    const body = { deviceCertificate: person.certificate, name, accountStatement };
+    return { signed: world.sign(key, method.id, RegisterDeviceBodySchema, body) };
+  };
 
   test('a manager adds one, a retry changes nothing, and the list shows both in order', async () => {
     const erin = await world.register('erin');
     const connection = await world.login(erin);
     const phone = world.newDevice(erin);
-    const added = request(phone, erin.identity);
+    const added = await request(phone, erin.identity);
     await connection.call(method, added);
     await connection.call(method, added);
-    await connection.call(method, request(phone, erin.identity));
+    // Signed anew, with the statement that stands.
+    const { accountStatement } = fromBinary(RegisterDeviceBodySchema, added.signed.body);
+    const again = { deviceCertificate: phone.certificate, accountStatement };
+    const signed = world.sign(erin.identity, method.id, RegisterDeviceBodySchema, again);
+    await connection.call(method, { signed });
     const { devices } = await connection.call(device.listDevices, {});
     assert.deepEqual(
       devices.map((d) => [hex(d.deviceId), d.name]),
@@ -277,26 +284,32 @@ describe('devices', () => {
     assert.equal(devices[0]!.lastSeenDayMs % 86_400_000n, 0n);
     // The new device logs in by itself.
     await world.login(phone);
-    await connection.call(method, request(world.newDevice(erin), erin.identity));
-    const fourth = await refusal(connection.call(method, request(world.newDevice(erin), erin.identity)));
+    await connection.call(method, await request(world.newDevice(erin), erin.identity));
+    const fourth = await refusal(connection.call(method, await request(world.newDevice(erin), erin.identity)));
     assert.equal(fourth.status, Status.EXHAUSTED);
   });
 
   test('THREATS 1: a session alone adds no device: it takes the identity key', async () => {
     const fresh = world.newDevice(alice);
-    const byDevice = await refusal(a.call(method, request(fresh, alice.device)));
+    const byDevice = await refusal(a.call(method, await request(fresh, alice.device)));
     assert.equal(byDevice.status, Status.UNAUTHENTICATED);
     const foreign = world.newDevice({ username: 'alice', identity: bob.identity });
-    assert.equal((await refusal(a.call(method, request(foreign, alice.identity)))).status, Status.INVALID_ARGUMENT);
+    assert.equal(
+      (await refusal(a.call(method, await request(foreign, alice.identity)))).status,
+      Status.INVALID_ARGUMENT,
+    );
     const otherName = world.newDevice({ username: 'bob', identity: alice.identity });
-    assert.equal((await refusal(a.call(method, request(otherName, alice.identity)))).status, Status.INVALID_ARGUMENT);
+    assert.equal(
+      (await refusal(a.call(method, await request(otherName, alice.identity)))).status,
+      Status.INVALID_ARGUMENT,
+    );
     assert.equal((await a.call(device.listDevices, {})).devices.length, 1);
   });
 
   test('a device id that is taken keeps its certificate', async () => {
     const { deviceId } = alice.address;
     const clone = world.newDevice(alice, false, deviceId);
-    const error = await refusal(a.call(method, request(clone, alice.identity)));
+    const error = await refusal(a.call(method, await request(clone, alice.identity)));
     assert.equal(error.status, Status.ALREADY_EXISTS);
     assert.equal(hex((await a.call(device.listDevices, {})).devices[0]?.deviceCertificate), hex(alice.certificate));
   });

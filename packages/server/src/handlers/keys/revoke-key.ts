@@ -11,6 +11,6 @@ export const revokeKey = deviceHandler(method, async (call, request) => {
   const { server, session } = call;
   const keys = [session.address.identityKey, session.deviceKey] as const;
   const { body, signer, replay } = verifySignedRequest(server, method.id, RevokeKeyBodySchema, request.signed, ...keys);
-  await revoke(call, body.revocation, signer, replay);
+  await revoke(call, body, signer, replay);
   return {};
 });

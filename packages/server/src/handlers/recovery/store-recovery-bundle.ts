@@ -3,9 +3,11 @@ import { equal } from '@quicprochat/crypto';
 import { StoreRecoveryBundleBodySchema } from '@quicprochat/proto';
 import type { RecoverySlot as RecoverySlotMessage } from '@quicprochat/proto';
 import { methods } from '@quicprochat/transport';
-import { atMost, exactBytes, optionalBytes } from '../../checks.ts';
-import { deviceHandler } from '../../handler.ts';
-import { conflict, deviceGone, invalidArgument } from '../../refusals.ts';
+import { atMost, exactBytes, identityKey as identityKeyOf, optionalBytes } from '../../checks.ts';
+import { handler } from '../../handler.ts';
+import type { Call } from '../../handler.ts';
+import { networkOf } from '../../rate-limits.ts';
+import { conflict, deviceGone, invalidArgument, unauthenticated } from '../../refusals.ts';
 import { expelDevice } from '../../sessions.ts';
 import { verifySignedRequest } from '../../signed-request.ts';
 import type { RecoverySlot } from '../../store/store.ts';
@@ -16,17 +18,19 @@ const SEALED_DATA_BYTES_MAX = 200_000;
 const SEALED_KEY_BYTES_MAX = 1_024;
 const SLOTS_MAX = 2;
 
-/** Replaces the bundle; with a new OPAQUE record it is a change of password, and all other sessions end. */
-export const storeRecoveryBundle = deviceHandler(method, async ({ server, connection, session, writes }, request) => {
-  const { address, username } = session;
-  const verified = verifySignedRequest(
-    server,
-    method.id,
-    StoreRecoveryBundleBodySchema,
-    request.signed,
-    address.identityKey,
-  );
-  const { body, replay } = verified;
+/**
+ * Replaces the bundle; with a new OPAQUE record it is a change of password, and all other sessions end. The identity key's
+ * signature is enough: whoever has come back by the phrase has that key, and no password to log in with.
+ */
+export const storeRecoveryBundle = handler(method, async (call, request) => {
+  const { server, connection, writes } = call;
+  const of = whose(call, request.identityKey);
+  const { identityKey } = of;
+  const schema = StoreRecoveryBundleBodySchema;
+  const { body, replay } = verifySignedRequest(server, method.id, schema, request.signed, identityKey);
+  const account = await server.store.findAccountByIdentity(identityKey);
+  if (account === undefined) throw unauthenticated('this identity key has no account here');
+  const { username } = account;
   const { sealedData } = body;
   if (sealedData.length === 0 || sealedData.length > SEALED_DATA_BYTES_MAX) {
     throw invalidArgument(`a recovery bundle has between 1 and ${SEALED_DATA_BYTES_MAX} bytes`);
@@ -39,17 +43,14 @@ export const storeRecoveryBundle = deviceHandler(method, async ({ server, connec
   if (opaqueRecord !== undefined && !isOpaqueRecord(server.opaqueSetup, username, opaqueRecord)) {
     throw invalidArgument('the OPAQUE registration record is malformed');
   }
-  const put = { bundle: { sealedData, slots }, address, opaqueRecord, replay };
+  const put = { bundle: { sealedData, slots }, of, opaqueRecord, replay };
   const outcome = await server.store.putRecovery(put, writes);
   switch (outcome.kind) {
     case 'stored':
       for (const each of outcome.ended)
         expelDevice(server, each, connection, 'the password of this account has changed');
       if (opaqueRecord !== undefined) {
-        server.log.info(
-          { connection: connection.id, account: server.reference(address.identityKey) },
-          'password changed',
-        );
+        server.log.info({ connection: connection.id, account: server.reference(identityKey) }, 'password changed');
       }
       return {};
     case 'replayed': {
@@ -62,6 +63,20 @@ export const storeRecoveryBundle = deviceHandler(method, async ({ server, connec
       throw deviceGone();
   }
 });
+
+/** The caller's account and device; without a device's session the account named. */
+function whose(
+  { server, connection }: Call,
+  named: Uint8Array,
+): { readonly identityKey: Uint8Array; readonly deviceId?: Uint8Array } {
+  const { session } = connection.state;
+  if (session?.kind === 'device') {
+    if (named.length > 0) throw invalidArgument('an identity key is named without a session only');
+    return session.address;
+  }
+  server.rates.take('passwords', networkOf(connection));
+  return { identityKey: identityKeyOf(named) };
+}
 
 function slotOf({ kind, sealedKey, fetchTokenHash }: RecoverySlotMessage): RecoverySlot {
   if (sealedKey.length === 0 || sealedKey.length > SEALED_KEY_BYTES_MAX) {

@@ -1,11 +1,17 @@
-import { encodeHex } from '@quicprochat/crypto';
 import { methods } from '@quicprochat/transport';
+import { encodeHex } from '@quicprochat/crypto';
 import { accountAnswer } from '../../account-answer.ts';
 import { username } from '../../checks.ts';
-import { deviceHandler } from '../../handler.ts';
+import { accountHandler } from '../../handler.ts';
+import { forbidden } from '../../refusals.ts';
 
-export const resolveUser = deviceHandler(methods.user.resolveUser, async ({ server, session }, request) => {
+/** In a session limited to recovery one's own name only: to see what the next statement has to continue. */
+export const resolveUser = accountHandler(methods.user.resolveUser, async ({ server, session }, request) => {
   const name = username(request.username);
-  server.rates.take('resolves', encodeHex(session.address.identityKey));
+  if (session.kind === 'recovery' && name !== session.username) {
+    throw forbidden('before this device is registered it may look up its own account only');
+  }
+  const key = session.kind === 'device' ? encodeHex(session.address.identityKey) : `recovery ${name}`;
+  server.rates.take('resolves', key);
   return accountAnswer(await server.keyTransparency.resolve({ username: name }));
 });

@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file qpc/v1/device.proto.
  */
 export const file_qpc_v1_device: GenFile = /*@__PURE__*/
-  fileDesc("ChNxcGMvdjEvZGV2aWNlLnByb3RvEgZxcGMudjEiPgoVUmVnaXN0ZXJEZXZpY2VSZXF1ZXN0EiUKBnNpZ25lZBgBIAEoCzIVLnFwYy52MS5TaWduZWRSZXF1ZXN0IlkKElJlZ2lzdGVyRGV2aWNlQm9keRIaChJkZXZpY2VfY2VydGlmaWNhdGUYASABKAwSDAoEbmFtZRgCIAEoCRIZChFhY2NvdW50X3N0YXRlbWVudBgDIAEoDCIYChZSZWdpc3RlckRldmljZVJlc3BvbnNlIhQKEkxpc3REZXZpY2VzUmVxdWVzdCI2ChNMaXN0RGV2aWNlc1Jlc3BvbnNlEh8KB2RldmljZXMYASADKAsyDi5xcGMudjEuRGV2aWNlInkKBkRldmljZRIRCglkZXZpY2VfaWQYASABKAwSDAoEbmFtZRgCIAEoCRIaChJkZXZpY2VfY2VydGlmaWNhdGUYAyABKAwSGAoQcmVnaXN0ZXJlZF9hdF9tcxgEIAEoBBIYChBsYXN0X3NlZW5fZGF5X21zGAUgASgEIjwKE1Jldm9rZURldmljZVJlcXVlc3QSJQoGc2lnbmVkGAEgASgLMhUucXBjLnYxLlNpZ25lZFJlcXVlc3QiVAoQUmV2b2tlRGV2aWNlQm9keRIRCglkZXZpY2VfaWQYASABKAwSEgoKcmV2b2NhdGlvbhgCIAEoDBIZChFhY2NvdW50X3N0YXRlbWVudBgDIAEoDCIWChRSZXZva2VEZXZpY2VSZXNwb25zZSI3ChhSZWdpc3RlclB1c2hUb2tlblJlcXVlc3QSDAoEa2luZBgBIAEoCRINCgV0b2tlbhgCIAEoCSIbChlSZWdpc3RlclB1c2hUb2tlblJlc3BvbnNlMq4DCg1EZXZpY2VTZXJ2aWNlEmgKDlJlZ2lzdGVyRGV2aWNlEh0ucXBjLnYxLlJlZ2lzdGVyRGV2aWNlUmVxdWVzdBoeLnFwYy52MS5SZWdpc3RlckRldmljZVJlc3BvbnNlIheKtRgTCLwFEAIYgIADIIAIKJh1MAE4ARJeCgtMaXN0RGV2aWNlcxIaLnFwYy52MS5MaXN0RGV2aWNlc1JlcXVlc3QaGy5xcGMudjEuTGlzdERldmljZXNSZXNwb25zZSIWirUYEgi9BRACGEAggIABKJh1MAE4ARJiCgxSZXZva2VEZXZpY2USGy5xcGMudjEuUmV2b2tlRGV2aWNlUmVxdWVzdBocLnFwYy52MS5SZXZva2VEZXZpY2VSZXNwb25zZSIXirUYEwi+BRACGICAAyCACCiYdTABOAESbwoRUmVnaXN0ZXJQdXNoVG9rZW4SIC5xcGMudjEuUmVnaXN0ZXJQdXNoVG9rZW5SZXF1ZXN0GiEucXBjLnYxLlJlZ2lzdGVyUHVzaFRva2VuUmVzcG9uc2UiFYq1GBEIxgUQAhiAQCBAKJh1MAE4AWIGcHJvdG8z", [file_qpc_v1_common]);
+  fileDesc("ChNxcGMvdjEvZGV2aWNlLnByb3RvEgZxcGMudjEiPgoVUmVnaXN0ZXJEZXZpY2VSZXF1ZXN0EiUKBnNpZ25lZBgBIAEoCzIVLnFwYy52MS5TaWduZWRSZXF1ZXN0IlkKElJlZ2lzdGVyRGV2aWNlQm9keRIaChJkZXZpY2VfY2VydGlmaWNhdGUYASABKAwSDAoEbmFtZRgCIAEoCRIZChFhY2NvdW50X3N0YXRlbWVudBgDIAEoDCIYChZSZWdpc3RlckRldmljZVJlc3BvbnNlIhQKEkxpc3REZXZpY2VzUmVxdWVzdCI2ChNMaXN0RGV2aWNlc1Jlc3BvbnNlEh8KB2RldmljZXMYASADKAsyDi5xcGMudjEuRGV2aWNlInkKBkRldmljZRIRCglkZXZpY2VfaWQYASABKAwSDAoEbmFtZRgCIAEoCRIaChJkZXZpY2VfY2VydGlmaWNhdGUYAyABKAwSGAoQcmVnaXN0ZXJlZF9hdF9tcxgEIAEoBBIYChBsYXN0X3NlZW5fZGF5X21zGAUgASgEIjwKE1Jldm9rZURldmljZVJlcXVlc3QSJQoGc2lnbmVkGAEgASgLMhUucXBjLnYxLlNpZ25lZFJlcXVlc3QiVAoQUmV2b2tlRGV2aWNlQm9keRIRCglkZXZpY2VfaWQYASABKAwSEgoKcmV2b2NhdGlvbhgCIAEoDBIZChFhY2NvdW50X3N0YXRlbWVudBgDIAEoDCIWChRSZXZva2VEZXZpY2VSZXNwb25zZSI3ChhSZWdpc3RlclB1c2hUb2tlblJlcXVlc3QSDAoEa2luZBgBIAEoCRINCgV0b2tlbhgCIAEoCSIbChlSZWdpc3RlclB1c2hUb2tlblJlc3BvbnNlMq4DCg1EZXZpY2VTZXJ2aWNlEmgKDlJlZ2lzdGVyRGV2aWNlEh0ucXBjLnYxLlJlZ2lzdGVyRGV2aWNlUmVxdWVzdBoeLnFwYy52MS5SZWdpc3RlckRldmljZVJlc3BvbnNlIheKtRgTCLwFEAMYgIADIIAIKJh1MAE4ARJeCgtMaXN0RGV2aWNlcxIaLnFwYy52MS5MaXN0RGV2aWNlc1JlcXVlc3QaGy5xcGMudjEuTGlzdERldmljZXNSZXNwb25zZSIWirUYEgi9BRACGEAggIABKJh1MAE4ARJiCgxSZXZva2VEZXZpY2USGy5xcGMudjEuUmV2b2tlRGV2aWNlUmVxdWVzdBocLnFwYy52MS5SZXZva2VEZXZpY2VSZXNwb25zZSIXirUYEwi+BRACGICAAyCACCiYdTABOAESbwoRUmVnaXN0ZXJQdXNoVG9rZW4SIC5xcGMudjEuUmVnaXN0ZXJQdXNoVG9rZW5SZXF1ZXN0GiEucXBjLnYxLlJlZ2lzdGVyUHVzaFRva2VuUmVzcG9uc2UiFYq1GBEIxgUQAhiAQCBAKJh1MAE4AWIGcHJvdG8z", [file_qpc_v1_common]);
 
 /**
  * Adds a device.
@@ -44,14 +44,14 @@ export const RegisterDeviceRequestSchema: GenMessage<RegisterDeviceRequest> = /*
  */
 export type RegisterDeviceBody = Message<"qpc.v1.RegisterDeviceBody"> & {
   /**
-   * The new device's certificate.
+   * The new device's certificate; a later one for the same device key, to renew it; or the one it has.
    *
    * @generated from field: bytes device_certificate = 1;
    */
   deviceCertificate: Uint8Array;
 
   /**
-   * What the user calls it; at most 64 bytes of UTF-8.
+   * What the user calls a new device; at most 64 bytes of UTF-8.
    *
    * @generated from field: string name = 2;
    */
@@ -294,7 +294,8 @@ export const RegisterPushTokenResponseSchema: GenMessage<RegisterPushTokenRespon
  */
 export const DeviceService: GenService<{
   /**
-   * Adds a device: sent by a manager device's session, signed by the identity key.
+   * Adds a device, renews its certificate, or states the account anew. Signed by the identity key; also from a session
+   * limited to recovery, in which a recovered device registers itself.
    *
    * @generated from rpc qpc.v1.DeviceService.RegisterDevice
    */
