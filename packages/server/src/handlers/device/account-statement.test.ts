@@ -126,7 +126,11 @@ describe('a statement that is not the next one, or not the truth, is refused', (
     const cases: [string, Uint8Array, number][] = [
       ['missing', new Uint8Array(0), Status.INVALID_ARGUMENT],
       ['noise', crypto.random(400), Status.INVALID_ARGUMENT],
-      ['a bit of the signature', good.map((byte, i) => (i === good.length - 1 ? byte ^ 1 : byte)), Status.INVALID_ARGUMENT],
+      [
+        'a bit of the signature',
+        good.map((byte, i) => (i === good.length - 1 ? byte ^ 1 : byte)),
+        Status.INVALID_ARGUMENT,
+      ],
       ['signed by another key', changed(mallory, good, {}), Status.INVALID_ARGUMENT],
       ['of another server', changed(alice, good, { origin: 'else' }), Status.INVALID_ARGUMENT],
       ['of another account', changed(alice, good, { username: 'bob' }), Status.INVALID_ARGUMENT],
