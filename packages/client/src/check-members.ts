@@ -1,6 +1,6 @@
 /**
- * The local checks of members (PROTOCOL section 2): whether the identity behind a name is the one the server and our pins
- * know, and whether its certificate still runs. Made after members came in, never part of validating a commit: a failure
+ * The local checks of members (PROTOCOL section 2): whether the identity behind a name is the one our pins, the server and
+ * its log know, whether the device is one of its own, and whether its certificate still runs. Made after members came in, never part of validating a commit: a failure
  * keeps the group, marks the member, pauses sending and says why. Without a server members stay "not yet checked".
  */
 import { encodeHex, equal } from '@quicprochat/crypto';
@@ -81,11 +81,20 @@ export class MemberChecks {
     }
     const changed = `the identity key of ${username} is not the one this profile knows`;
     const pinned = contacts.byUsername(username);
-    if (pinned !== undefined) return equal(pinned.identityKey, address.identityKey) ? undefined : changed;
+    if (pinned !== undefined) {
+      if (!equal(pinned.identityKey, address.identityKey)) return changed;
+      // Seen when the account was looked up. A device that came since has to be in the log, or the server put it there.
+      const known = contacts.device(address.identityKey, address.deviceId);
+      if (known !== undefined && equal(known.deviceKey, certificate.deviceKey)) return undefined;
+    }
     try {
       const account = await resolveIdentity(engine, address.identityKey);
       if (account === undefined) return `the server knows no account behind the member called ${username}`;
-      return account.username === username ? undefined : `a member poses as ${username}`;
+      if (account.username !== username) return `a member poses as ${username}`;
+      const isListed = account.devices.some(
+        ({ deviceId, deviceKey }) => equal(deviceId, address.deviceId) && equal(deviceKey, certificate.deviceKey),
+      );
+      return isListed ? undefined : `a device in this conversation is not one of ${username}`;
     } catch (error) {
       const failure: ClientError = toClientError(error);
       if (failure.kind === 'verification-failed')

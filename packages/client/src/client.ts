@@ -11,6 +11,8 @@
 // Works without a server: whoami, conversations, history, search, unseen, send (the message is queued).
 import type {
   Account,
+  AuditOptions,
+  AuditReport,
   ClientEvent,
   Contact,
   Conversation,
@@ -65,6 +67,12 @@ export interface Client {
   resolve(username: string): Promise<Contact>;
   /** As `resolve`, and verifies the hybrid keys. Consumes nothing. */
   checkKey(username: string): Promise<KeyCheck>;
+  /**
+   * Fetches the server's whole key-transparency log, recomputes it, compares it with what was seen before, and checks
+   * in it this account and everybody this profile knows. What it finds is in the report and stays in the profile.
+   * @throws ClientError `no-log` when the server keeps none; `bad-log` when it does not hand out one that verifies
+   */
+  audit(options?: AuditOptions): Promise<AuditReport>;
   /** Tops up KeyPackages at the server; `all` replaces what is there by fresh ones. Returns how many were uploaded. */
   refreshKeyPackages(options?: { readonly all?: boolean }): Promise<number>;
 

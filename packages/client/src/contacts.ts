@@ -9,12 +9,13 @@ import {
   encodeAddress,
   encodeCredentialIdentity,
   parseDeviceCertificate,
+  type ResolvedAccount,
   type VerifiedDeviceCertificate,
   verifyDeviceCertificate,
   type VerifiedHybridKey,
 } from '@quicprochat/core';
 import { CredentialType, type LeafIndex, verifyKeyPackage } from '@quicprochat/mls';
-import type { Account, DeviceHybridKey } from '@quicprochat/proto';
+import type { Account as ProtoAccount, DeviceHybridKey } from '@quicprochat/proto';
 import { methods } from '@quicprochat/transport';
 import type { AddTarget } from './commit/build-commit.ts';
 import type { Engine } from './engine.ts';
@@ -24,6 +25,7 @@ import { nameOfSuite } from './profile/suites.ts';
 import { lifetimeAllowed } from './profile/validate-commit.ts';
 import type { Contact, KeyCheck } from './types.ts';
 import {
+  compareWithLog,
   identityChanged,
   type Pins,
   type VerifiedAccount,
@@ -32,6 +34,8 @@ import {
 } from './verify-account.ts';
 
 const HYBRID_KEYS_PER_CALL = 1_000;
+/** How often an account is asked for that changes under our hands. */
+const LOOK_UPS_MAX = 4;
 
 /** @throws ClientError `invalid-username` */
 export function canonicalUsername(username: string): string {
@@ -49,16 +53,64 @@ export async function resolveUser(
   username: string,
 ): Promise<{ readonly account: VerifiedAccount; readonly pin: 'new' | 'same' }> {
   const name = canonicalUsername(username);
-  const { outcome } = await engine.server.call(methods.user.resolveUser, { username: name });
-  if (outcome.case !== 'found') throw unknownUser(name);
-  return pinAccount(engine, { username: name }, outcome.value);
+  const found = await lookUp(engine, { username: name }, async () => {
+    const { outcome } = await engine.server.call(methods.user.resolveUser, { username: name });
+    return outcome.case === 'found' ? outcome.value : undefined;
+  });
+  if (found === undefined) throw unknownUser(name);
+  return found;
 }
 
 /** An account by identity key, verified and pinned; undefined when the server knows none. */
 export async function resolveIdentity(engine: Engine, identityKey: Uint8Array): Promise<VerifiedAccount | undefined> {
-  const { outcome } = await engine.server.call(methods.user.resolveIdentity, { identityKey });
-  if (outcome.case !== 'found') return undefined;
-  return pinAccount(engine, { identityKey }, outcome.value).account;
+  const found = await lookUp(engine, { identityKey }, async () => {
+    const { outcome } = await engine.server.call(methods.user.resolveIdentity, { identityKey });
+    return outcome.case === 'found' ? outcome.value : undefined;
+  });
+  return found?.account;
+}
+
+/** Our own account as the log has it, vouched for by our identity key; undefined where the server keeps no log. */
+export async function resolveSelf(engine: Engine): Promise<ResolvedAccount | undefined> {
+  const { username } = engine.self;
+  const found = await lookUp(engine, { username }, async () => {
+    const { outcome } = await engine.server.call(methods.user.resolveUser, { username });
+    return outcome.case === 'found' ? outcome.value : undefined;
+  });
+  if (found === undefined) {
+    throw new ClientError('verification-failed', 'no-log-proof', 'the server denies that this account exists', {
+      hint: 'Log in again; if it stays, ask the operator of the server.',
+    });
+  }
+  return found.logged;
+}
+
+interface LookedUp {
+  readonly account: VerifiedAccount;
+  readonly pin: 'new' | 'same';
+  /** Undefined where the server keeps no log. */
+  readonly logged: ResolvedAccount | undefined;
+}
+
+/** Asks until the answer is the newest the log has; it may have grown while the answer was on its way. */
+async function lookUp(
+  engine: Engine,
+  asked: { readonly username?: string; readonly identityKey?: Uint8Array },
+  ask: () => Promise<ProtoAccount | undefined>,
+): Promise<LookedUp | undefined> {
+  for (let attempt = 0; attempt < LOOK_UPS_MAX; attempt++) {
+    const sizeWhenAsked = engine.transparency.size;
+    const answer = await ask();
+    if (answer === undefined) return undefined;
+    const verified = verifiedAnswer(engine, asked, answer);
+    const { username, identityKey } = verified;
+    const outcome = await engine.transparency.check(username, identityKey, answer.keyTransparency, sizeWhenAsked);
+    if (outcome.kind === 'superseded') continue;
+    const logged = outcome.kind === 'current' ? outcome.account : undefined;
+    if (logged !== undefined) refuseUnlisted(engine, verified, answer, logged);
+    return { account: verified, pin: pinAccount(engine, verified), logged };
+  }
+  throw new ClientError('refused', 'lost-race', 'this account keeps changing', { hint: 'Try again.' });
 }
 
 /** Hybrid keys of devices, by address in hex; verified. Devices without one, or with one that is refused, are left out. */
@@ -156,15 +208,15 @@ export async function checkKey(engine: Engine, username: string): Promise<KeyChe
   };
 }
 
-function pinAccount(
+function verifiedAnswer(
   engine: Engine,
   asked: { readonly username?: string; readonly identityKey?: Uint8Array },
-  answer: Account,
-): { readonly account: VerifiedAccount; readonly pin: 'new' | 'same' } {
+  answer: ProtoAccount,
+): VerifiedAccount {
   const { store, crypto } = engine;
   const { origin, username: ownName, identityKey: ownKey } = engine.self;
   const pinned = answer.username === ownName ? ownKey : store.contacts.byUsername(answer.username)?.identityKey;
-  const account = verifyAccount(
+  return verifyAccount(
     crypto,
     origin,
     engine.nowSecs(),
@@ -172,14 +224,34 @@ function pinAccount(
     answer,
     pinsOf(engine, answer.identityKey, pinned),
   );
-  if (answer.username === ownName) return { account, pin: 'same' };
-  const pin = engine.change(() => {
+}
+
+function pinAccount(engine: Engine, account: VerifiedAccount): 'new' | 'same' {
+  const { store } = engine;
+  if (account.username === engine.self.username) return 'same';
+  return engine.change(() => {
     const outcome = store.contacts.pin(account.username, account.identityKey, engine.nowMs());
     if (outcome.kind === 'changed') throw identityChanged(account.username);
     for (const certificate of account.devices) saveDevice(engine, certificate, undefined);
     return outcome.kind;
   });
-  return { account, pin };
+}
+
+/**
+ * The devices the server names have to be those of the logged statement (THREATS 1): none beside them, and none left out
+ * but those whose certificate is over or that are revoked.
+ */
+function refuseUnlisted(
+  engine: Engine,
+  account: VerifiedAccount,
+  answer: ProtoAccount,
+  { certificates }: ResolvedAccount,
+): void {
+  const reason = compareWithLog(engine.crypto, engine.self.origin, engine.nowSecs(), account, answer, certificates);
+  if (reason === undefined) return;
+  throw new ClientError('verification-failed', 'bad-log-proof', `the keys of ${account.username} are refused: ${reason}`, {
+    hint: 'Nothing was sent. The server may be faulty or lying; see qpc audit, and tell its operator.',
+  });
 }
 
 function pinsOf(engine: Engine, identityKey: Uint8Array, pinned: Uint8Array | undefined): Pins {

@@ -4,9 +4,9 @@
  * which the server recognises; an entry never tried is protected anew when its epoch is over.
  */
 import { decodeHex, EMPTY, encodeHex } from '@quicprochat/crypto';
-import { type Delivery, parseReceipt, verifyReceipt } from '@quicprochat/core';
 import { type RecipientResult, Status } from '@quicprochat/proto';
 import { methods } from '@quicprochat/transport';
+import { checkReceipt } from './check-receipt.ts';
 import type { Change, Engine } from './engine.ts';
 import { type ClientError, toClientError } from './errors.ts';
 import { createMessageId } from './message/index.ts';
@@ -211,7 +211,7 @@ function delivered(
   const isNews = store.outbox.get(entry.id) !== undefined;
   store.outbox.remove(entry.id);
   if (isNews && entry.recipient === undefined) keepWhileDoubted(change, entry);
-  const receipt = checkReceipt(change, entry.channelId, messageId, payload, results, proof);
+  const receipt = checkReceipt(change, { channelId: entry.channelId, messageId, payload, results, proof }, 'a message');
   const undelivered = undeliveredOf(results);
   const { localId } = entry;
   if (localId !== undefined) {
@@ -258,54 +258,6 @@ function protectAgain(change: Change, entry: OutboxEntry): Protection {
     change.store.messages.setState(entry.localId, { state: 'queued', messageId: protection.messageId });
   }
   return protection;
-}
-
-/** The receipt when it verifies; else a warning, and the statement is kept as evidence. */
-function checkReceipt(
-  change: Change,
-  channelId: Uint8Array,
-  messageId: Uint8Array,
-  payload: Uint8Array,
-  results: readonly RecipientResult[],
-  proof: Uint8Array,
-): Uint8Array | undefined {
-  const { engine, store } = change;
-  const { origin } = engine.self;
-  const pin = store.account.serverPin(origin);
-  const deliveries = results.flatMap(({ address, outcome }): Delivery[] =>
-    address !== undefined && (outcome.case === 'queued' || outcome.case === 'duplicate')
-      ? [{ address: { identityKey: address.identityKey, deviceId: address.deviceId }, seq: outcome.value.seq }]
-      : [],
-  );
-  if (pin === undefined || pin.receiptKey.length === 0 || (proof.length === 0 && deliveries.length === 0))
-    return undefined;
-  const parsed = parseReceipt(proof);
-  const outcome =
-    parsed === undefined
-      ? { kind: 'invalid' as const, reason: 'there is none, or it is malformed' }
-      : verifyReceipt(engine.crypto, parsed, {
-          origin,
-          receiptKey: pin.receiptKey,
-          channelId,
-          messageId,
-          payload,
-          deliveries,
-        });
-  if (outcome.kind === 'verified') return proof.slice();
-  store.evidence.add({
-    channelId,
-    kind: 'bad-receipt',
-    summary: outcome.reason,
-    data: proof.slice(),
-    atMs: engine.nowMs(),
-  });
-  change.emit({
-    type: 'warning',
-    code: 'bad-receipt',
-    conversationId: encodeHex(channelId),
-    text: `the server’s receipt for a message does not verify: ${outcome.reason}`,
-  });
-  return undefined;
 }
 
 function undeliveredOf(results: readonly RecipientResult[]): readonly Undelivered[] {

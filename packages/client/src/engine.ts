@@ -21,6 +21,7 @@ import type { Clock } from '@quicprochat/transport';
 import type { Log } from './client.ts';
 import { ClientError } from './errors.ts';
 import { Conditions, EventHub, KeyedQueue } from './event-hub.ts';
+import type { Transparency } from './key-transparency/transparency.ts';
 import { mlsHooks } from './profile/group-parameters.ts';
 import type { ServerConnection } from './server-connection.ts';
 import type { ServerPin, Store, StoredAccount } from './store/index.ts';
@@ -78,6 +79,7 @@ export class Engine {
   readonly settlements: Map<string, (settlement: CommitSettlement) => void> = new Map();
   server!: ServerConnection;
   reactions!: Reactions;
+  transparency!: Transparency;
   closed = false;
   /** Whether this connection has a session of ours. */
   hasSession = false;

@@ -31,7 +31,8 @@ export function logPlaceOf(engine: Engine, conversation: StoredConversation): Lo
   const key = engine.store.conversations.envelopeKey(channelId, epochPosition);
   if (key === undefined) throw new ClientError('bug', 'bug', 'the key of the current epoch is missing');
   const pqSalt = engine.store.conversations.pqSalt(channelId, epochPosition) ?? EMPTY;
-  return { channelId, position, logHash, epochPosition, envelopeKey: key.key, pqSalt };
+  const { checkpoint } = engine.transparency;
+  return { channelId, position, logHash, epochPosition, envelopeKey: key.key, pqSalt, checkpoint };
 }
 
 /**

@@ -52,6 +52,7 @@ export type ClientErrorCode =
   | 'too-large'
   | 'not-admin'
   | 'lost-race'
+  | 'no-log'
   | 'refused'
   // verification failed
   | 'server-changed'
@@ -60,6 +61,10 @@ export type ClientErrorCode =
   | 'bad-hybrid-key'
   | 'bad-key-package'
   | 'bad-receipt'
+  | 'bad-log'
+  | 'no-log-proof'
+  | 'bad-log-proof'
+  | 'log-finding'
   | 'commit-refused'
   | 'sending-paused'
   // local state

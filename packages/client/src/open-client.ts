@@ -19,6 +19,8 @@ import { Engine, type LostTrack, type Ports } from './engine.ts';
 import { conversationOf } from './epoch.ts';
 import { ClientError, toClientError } from './errors.ts';
 import { Inbox } from './inbox.ts';
+import { audit } from './key-transparency/audit.ts';
+import { Transparency } from './key-transparency/transparency.ts';
 import { openDirect } from './open-direct.ts';
 import { publishKeys } from './publish-keys.ts';
 import { isLogLonger, requestRejoin, sendUnsentRequests } from './rejoin.ts';
@@ -28,6 +30,8 @@ import { greetServer, pinServer, resumeSession, subscribe } from './session.ts';
 import type { Store } from './store/index.ts';
 import type {
   Account,
+  AuditOptions,
+  AuditReport,
   ClientEvent,
   Contact,
   Conversation,
@@ -80,6 +84,7 @@ class ClientEngine implements Client {
     this.#outbox = new OutboxDelivery(engine);
     this.#duties = new Duties(engine);
     this.#checks = new MemberChecks(engine);
+    engine.transparency = new Transparency(engine);
     engine.server = new ServerConnection(dialer, ports.clock, () => engine.uniform(), {
       greet: () => this.#greet(),
       online: () => this.#online(),
@@ -185,6 +190,10 @@ class ClientEngine implements Client {
 
   checkKey(username: string): Promise<KeyCheck> {
     return this.#withSession(() => checkKey(this.#engine, username));
+  }
+
+  audit(options: AuditOptions = {}): Promise<AuditReport> {
+    return this.#withSession(() => audit(this.#engine, options));
   }
 
   refreshKeyPackages(options: { readonly all?: boolean } = {}): Promise<number> {
@@ -397,6 +406,7 @@ class ClientEngine implements Client {
     this.#outbox.kick();
     this.#duties.lookAtAll();
     this.#checks.addAll();
+    engine.transparency.look();
     this.#background(() => this.#publish());
     this.#background(() => sendUnsentRequests(engine));
   }
@@ -474,7 +484,7 @@ class ClientEngine implements Client {
   #settled(): boolean {
     const engine = this.#engine;
     if (engine.server.state === 'offline') throw notConnected();
-    if (this.#duties.busy || this.#checks.busy) return false;
+    if (this.#duties.busy || this.#checks.busy || engine.transparency.busy) return false;
     if (engine.store.conversations.pendingCommits().length > 0) return false;
     return engine.store.outbox.channels().every((channelId) => {
       const conversation = engine.store.conversations.get(channelId);

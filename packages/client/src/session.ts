@@ -7,7 +7,7 @@
  * refused: only the old key's signature could vouch for a new one, and no server signs such a thing today.
  */
 import { equal } from '@quicprochat/crypto';
-import { DEVICE_KEY_BYTES, signResumeProof } from '@quicprochat/core';
+import { DEVICE_KEY_BYTES, LOG_ORIGIN_CHARS_MAX, signResumeProof, VRF_PUBLIC_KEY_BYTES } from '@quicprochat/core';
 import { type HealthResponse, Status } from '@quicprochat/proto';
 import { methods } from '@quicprochat/transport';
 import type { Engine } from './engine.ts';
@@ -36,8 +36,12 @@ export function pinServer(engine: Engine, health: HealthResponse): ServerPin {
   }
   if (!equal(known.opaqueKey, told.opaqueKey)) throw serverChanged('the server’s login key has changed');
   if (!equal(known.receiptKey, told.receiptKey)) throw serverChanged('the server’s receipt key has changed');
-  if (known.logKey.length > 0 && (!equal(known.logKey, told.logKey) || known.logOrigin !== told.logOrigin)) {
-    throw serverChanged('the server’s log key has changed');
+  if (known.logKey.length > 0 && !isSameLog(known, told)) {
+    throw serverChanged(
+      told.logKey.length === 0
+        ? 'the server no longer shows its key-transparency log'
+        : 'the server’s key-transparency log is another one than before',
+    );
   }
   if (known.logKey.length === 0 && told.logKey.length > 0) {
     // A log that begins later is a first contact with it.
@@ -111,16 +115,16 @@ export async function subscribe(engine: Engine): Promise<void> {
 }
 
 function pinOf(engine: Engine, health: HealthResponse): ServerPin {
-  const { origin, receiptKey, opaqueKey, logOrigin, logKey } = health;
+  const { origin, receiptKey, opaqueKey, logOrigin, logKey, logVrfKey } = health;
   const keysFit = [receiptKey, opaqueKey].every((key) => key.length === DEVICE_KEY_BYTES);
-  const logFits = logKey.length === 0 || logKey.length === DEVICE_KEY_BYTES;
-  if (
-    origin === '' ||
-    origin.length > ORIGIN_CHARS_MAX ||
-    logOrigin.length > ORIGIN_CHARS_MAX ||
-    !keysFit ||
-    !logFits
-  ) {
+  const hasLog = logOrigin !== '' || logKey.length > 0 || logVrfKey.length > 0;
+  const logFits =
+    !hasLog ||
+    (logOrigin !== '' &&
+      logOrigin.length <= LOG_ORIGIN_CHARS_MAX &&
+      logKey.length === DEVICE_KEY_BYTES &&
+      logVrfKey.length === VRF_PUBLIC_KEY_BYTES);
+  if (origin === '' || origin.length > ORIGIN_CHARS_MAX || !keysFit || !logFits) {
     throw serverChanged('the server does not say properly who it is');
   }
   return {
@@ -129,8 +133,13 @@ function pinOf(engine: Engine, health: HealthResponse): ServerPin {
     opaqueKey: opaqueKey.slice(),
     logOrigin,
     logKey: logKey.slice(),
+    logVrfKey: logVrfKey.slice(),
     pinnedAtMs: engine.nowMs(),
   };
+}
+
+function isSameLog(a: ServerPin, b: ServerPin): boolean {
+  return a.logOrigin === b.logOrigin && equal(a.logKey, b.logKey) && equal(a.logVrfKey, b.logVrfKey);
 }
 
 function serverChanged(reason: string): ClientError {

@@ -164,6 +164,61 @@ export interface SyncResult {
   readonly queued: number;
 }
 
+/** What `audit` found out about the server's key-transparency log. */
+export interface AuditReport {
+  /** The log's name. */
+  readonly log: string;
+  /** Entries of the log, each one fetched and hashed; undefined when the log did not verify. */
+  readonly entries: number | undefined;
+  /** Root of the tree over them, 64 hex digits; undefined when the log did not verify. */
+  readonly root: string | undefined;
+  /** The signed head, as text; undefined when the log did not verify. */
+  readonly checkpoint: string | undefined;
+  /** Position of the first entry that is not what it was when this profile saw it before. */
+  readonly changedAt: number | undefined;
+  /** Our own account first, then everybody this profile knows, by name. */
+  readonly accounts: readonly AuditedAccount[];
+  /** What was found now and earlier, oldest first. */
+  readonly findings: readonly AuditFinding[];
+}
+
+export interface AuditedAccount {
+  readonly username: string;
+  readonly self: boolean;
+  /**
+   * `verified`: what the server answers is the newest entry of an unbroken history. `unlisted`: the server knows the
+   * account no more, and its log says it was deleted or never had it. `failed`: the answer does not verify.
+   * `unchecked`: there was no answer.
+   */
+  readonly outcome: 'verified' | 'unlisted' | 'failed' | 'unchecked';
+  /** Newest version in the log, from 0; undefined unless verified. */
+  readonly version: number | undefined;
+  /** Why, unless verified. */
+  readonly reason: string | undefined;
+}
+
+export interface AuditFinding {
+  /** As in docs/key-transparency.md. */
+  readonly kind: string;
+  /** One sentence. */
+  readonly text: string;
+  /** Whom it is about; undefined: the log as a whole, or somebody unknown. */
+  readonly username: string | undefined;
+  readonly conversationId: string | undefined;
+  readonly foundAtMs: number;
+  /** The user has said to go on in spite of it. */
+  readonly accepted: boolean;
+  /** The signed notes as text, other bytes in hex: what shows it to anyone. */
+  readonly evidence: unknown;
+}
+
+export interface AuditOptions {
+  /** Called after each page. */
+  readonly progress?: (entries: number, of: number) => void;
+  /** Goes on in spite of what was found so far. */
+  readonly accept?: boolean;
+}
+
 export type ConnectionState = 'offline' | 'connecting' | 'online';
 
 export type ClientEvent =
@@ -218,6 +273,8 @@ export type WarningCode =
   | 'identity-changed'
   | 'member-check-failed'
   | 'bad-receipt'
+  | 'key-transparency'
+  | 'account-changed'
   | 'undelivered'
   | 'sending-paused'
   | 'rejoin-requested'

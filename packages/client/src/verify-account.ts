@@ -10,16 +10,19 @@ import {
   IDENTITY_KEY_BYTES,
   parseDeviceCertificate,
   parseHybridKey,
+  parseRevocation,
   type VerifiedDeviceCertificate,
   type VerifiedHybridKey,
   verifyDeviceCertificate,
   verifyHybridKey,
+  verifyRevocation,
 } from '@quicprochat/core';
 import type { Account, DeviceHybridKey } from '@quicprochat/proto';
 import { ClientError } from './errors.ts';
 import { isStorable } from './outside-numbers.ts';
 
 const DEVICES_MAX = 64;
+const REVOCATIONS_MAX = 256;
 
 /** What this profile knows of a name or device from before. */
 export interface Pins {
@@ -78,6 +81,37 @@ export function verifyAccount(
     if (deviceCertificateValidity(certificate, nowSecs).kind === 'current') devices.push(certificate);
   }
   return { username, identityKey: identityKey.slice(), devices };
+}
+
+/**
+ * The devices the server names against those of the statement in the log: undefined when they agree, else what does not.
+ * A device may be missing whose certificate has expired, or which is shown to be revoked by its own key.
+ */
+export function compareWithLog(
+  crypto: CryptoProvider,
+  origin: string,
+  nowSecs: number,
+  { identityKey, devices }: VerifiedAccount,
+  { revocations }: Pick<Account, 'revocations'>,
+  logged: readonly VerifiedDeviceCertificate[],
+): string | undefined {
+  for (const device of devices) {
+    if (!logged.some(({ bytes }) => equal(bytes, device.bytes))) return 'the server names a device that the log does not';
+  }
+  const isRevoked = ({ deviceId, deviceKey }: VerifiedDeviceCertificate): boolean =>
+    revocations.slice(0, REVOCATIONS_MAX).some((bytes) => {
+      const parsed = parseRevocation(bytes);
+      if (parsed === undefined) return false;
+      const outcome = verifyRevocation(crypto, parsed, { origin, identityKey, deviceId, deviceKey });
+      return outcome.kind === 'verified';
+    });
+  for (const certificate of logged) {
+    if (devices.some(({ bytes }) => equal(bytes, certificate.bytes))) continue;
+    if (deviceCertificateValidity(certificate, nowSecs).kind === 'current' && !isRevoked(certificate)) {
+      return 'the server withholds a device that the log names';
+    }
+  }
+  return undefined;
 }
 
 /** @throws ClientError `bad-hybrid-key` */

@@ -8,7 +8,7 @@ import type { StoredConversation } from './store/index.ts';
 import type { WarningCode } from './types.ts';
 
 /** Why sending is paused. `roster` ends by itself when the roster is right again, `member` when the member is gone. */
-export type PauseCause = 'log' | 'roster' | 'member' | 'identity';
+export type PauseCause = 'log' | 'roster' | 'member' | 'identity' | 'transparency';
 
 /** Stops sending until the cause is gone or the user has decided. The first cause stays. */
 export function pauseSending(

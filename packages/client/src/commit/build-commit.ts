@@ -8,7 +8,7 @@
  *                        payload → log_hash after it → Welcome body → type-01 or type-02 envelope
  */
 import { create, toBinary } from '@bufbuild/protobuf';
-import { encodeHex, equal, EMPTY } from '@quicprochat/crypto';
+import { encodeHex, equal } from '@quicprochat/crypto';
 import {
   type DeviceAddress,
   encodeAddress,
@@ -93,6 +93,8 @@ export interface LogPlace {
   readonly envelopeKey: Uint8Array;
   /** pq_n of the current epoch; empty in post-quantum suites. */
   readonly pqSalt: Uint8Array;
+  /** The newest key-transparency checkpoint this device knows, so that the others can compare; may be empty. */
+  readonly checkpoint: Uint8Array;
 }
 
 export interface CommitSurroundings {
@@ -172,7 +174,7 @@ export function buildCommit(
       channelId: place.channelId,
       logHash: place.logHash,
       pqCommitment: renewal?.sealed.commitment,
-      checkpoint: EMPTY,
+      checkpoint: place.checkpoint,
     }),
   });
   if (committed.kind === 'rejected') return committed;

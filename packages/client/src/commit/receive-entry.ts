@@ -97,6 +97,7 @@ export function receiveEntry(change: Change, row: EntryRow): void {
       if (!equal(authenticatedData.logHash, place.logHash)) {
         current = tellLogMismatch(change, current, row, 'the committer of a change saw another log than this device');
       }
+      current = engine.transparency.witness(change, current, authenticatedData.checkpoint);
       if (effects.selfRemoved) {
         const addedAgain = effects.added.some((member) => {
           const address = addressOf(member);

@@ -78,6 +78,7 @@ async function partsOf(suite: number, targets: readonly AddTarget[]) {
     epochPosition: 0n,
     envelopeKey: random(32),
     pqSalt: suite === SUITE_POST_QUANTUM ? EMPTY : random(32),
+    checkpoint: EMPTY,
   };
   const parts: number[] = [];
   const commit = async (adds: readonly AddTarget[]): Promise<void> => {

@@ -13,6 +13,7 @@ import { EMPTY, encodeHex, equal } from '@quicprochat/crypto';
 import { encodePendingCommit, groupView, type GroupState, wipePendingCommit } from '@quicprochat/mls';
 import { Status, SubmitCommitRequestSchema } from '@quicprochat/proto';
 import { methods } from '@quicprochat/transport';
+import { checkReceipt } from '../check-receipt.ts';
 import { fetchHybridKeys } from '../contacts.ts';
 import type { Change, CommitSettlement, Engine } from '../engine.ts';
 import { addressesOf, conversationOf, logPlaceOf } from '../epoch.ts';
@@ -182,8 +183,11 @@ export async function submitPending(engine: Engine, channelId: Uint8Array): Prom
     );
     // On conflict the entry that won is in our inbox, or on its way: it decides.
     if (outcome.case !== 'accepted' || outcome.value.entry === undefined) return;
-    const { entry } = outcome.value;
+    const { entry, results, deliveryProof } = outcome.value;
     engine.change((change) => {
+      const { payload } = fromBinary(SubmitCommitRequestSchema, pending.request);
+      const { messageId: id } = pending;
+      checkReceipt(change, { channelId, messageId: id, payload, results, proof: deliveryProof }, 'a change of the group');
       const conversation = change.store.conversations.get(channelId);
       const still = change.store.conversations.pendingCommit(channelId);
       if (conversation === undefined || still === undefined || !equal(still.messageId, pending.messageId)) return;

@@ -34,6 +34,7 @@ export interface ServerPin {
   readonly opaqueKey: Uint8Array;
   readonly logOrigin: string;
   readonly logKey: Uint8Array;
+  readonly logVrfKey: Uint8Array;
   readonly pinnedAtMs: number;
 }
 
@@ -79,6 +80,7 @@ const PIN = columns<ServerPin>({
   opaque_key: (pin) => pin.opaqueKey,
   log_origin: (pin) => pin.logOrigin,
   log_key: (pin) => pin.logKey,
+  log_vrf_key: (pin) => pin.logVrfKey,
   pinned_at: (pin) => pin.pinnedAtMs,
 });
 
@@ -153,6 +155,7 @@ function pinOf(row: SqlRow): ServerPin {
     opaqueKey: bytesOf(row, 'opaque_key'),
     logOrigin: textOf(row, 'log_origin'),
     logKey: bytesOf(row, 'log_key'),
+    logVrfKey: bytesOf(row, 'log_vrf_key'),
     pinnedAtMs: numberOf(row, 'pinned_at'),
   };
 }

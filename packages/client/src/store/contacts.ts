@@ -40,6 +40,8 @@ type PinOutcome = { readonly kind: 'new' | 'same' } | { readonly kind: 'changed'
 export interface ContactStore {
   byIdentity(identityKey: Uint8Array): StoredContact | undefined;
   byUsername(username: string): StoredContact | undefined;
+  /** In order of name. */
+  all(): readonly StoredContact[];
   /** Stores the pair at first contact, afterwards compares. */
   pin(username: string, identityKey: Uint8Array, nowMs: number): PinOutcome;
   setVerified(identityKey: Uint8Array, atMs: number | undefined): void;
@@ -69,6 +71,7 @@ const DEVICE = columns<StoredContactDevice>({
 export function contactStore(driver: Driver): ContactStore {
   const byIdentity = driver.prepare('SELECT * FROM contacts WHERE identity_key = ?');
   const byUsername = driver.prepare('SELECT * FROM contacts WHERE username = ?');
+  const all = driver.prepare('SELECT * FROM contacts ORDER BY username');
   const insert = driver.prepare('INSERT INTO contacts (identity_key, username, pinned_at) VALUES (?, ?, ?)');
   const setVerified = driver.prepare('UPDATE contacts SET verified_at = ? WHERE identity_key = ?');
   const devices = driver.prepare('SELECT * FROM contact_devices WHERE identity_key = ? ORDER BY device_id');
@@ -87,6 +90,7 @@ export function contactStore(driver: Driver): ContactStore {
       const row = byUsername.get(username);
       return row && contactOf(row);
     },
+    all: () => all.all().map(contactOf),
     pin: (username, identityKey, nowMs) =>
       driver.transaction((): PinOutcome => {
         const named = byUsername.get(username);

@@ -5,6 +5,7 @@ export type * from './conversations.ts';
 export type * from './driver.ts';
 export type * from './inbox.ts';
 export type * from './keys.ts';
+export type * from './log.ts';
 export { LocalStateError } from './local-state-error.ts';
 export type * from './messages.ts';
 export type * from './mls-rows.ts';

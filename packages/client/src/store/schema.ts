@@ -273,3 +273,60 @@ CREATE TABLE evidence (
   at INTEGER NOT NULL
 ) STRICT;
 `;
+
+/** Key transparency (PROTOCOL section 7): what is pinned of the log, our copy of it, and what was found in it. */
+export const SCHEMA_LOG = `
+ALTER TABLE server_pins ADD COLUMN log_vrf_key BLOB NOT NULL DEFAULT x'';
+
+-- The signed checkpoint that our copy adds up to, and when the server was last asked for a newer one.
+CREATE TABLE log_head (
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  checkpoint BLOB NOT NULL,
+  size INTEGER NOT NULL,
+  followed_at INTEGER NOT NULL
+) STRICT;
+
+-- Encoded entries in runs; position: that of the first in the run.
+CREATE TABLE log_entries (
+  position INTEGER PRIMARY KEY,
+  entries BLOB NOT NULL
+) STRICT;
+
+-- Signed checkpoints that others were shown, until our copy has been compared with them; where each came from.
+CREATE TABLE log_witnessed (
+  checkpoint BLOB PRIMARY KEY,
+  channel_id BLOB NOT NULL,
+  seen_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Where accounts stand in the log, verified: our own and those of others.
+CREATE TABLE log_accounts (
+  identity_key BLOB PRIMARY KEY,
+  log_index BLOB NOT NULL,
+  version INTEGER NOT NULL,
+  checked_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX log_accounts_by_index ON log_accounts (log_index);
+
+-- Entries of our own account. statement_hash: of the statement this device signed for it, if it did. commitment and
+-- due_at_size: once it was seen in the log.
+CREATE TABLE log_own_entries (
+  version INTEGER PRIMARY KEY,
+  statement_hash BLOB,
+  commitment BLOB,
+  due_at_size INTEGER
+) STRICT;
+
+-- What the log was caught at, each once. identity_key: whom it is about; evidence: JSON. settled_at: the user knows.
+CREATE TABLE log_findings (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  key TEXT NOT NULL UNIQUE,
+  kind TEXT NOT NULL,
+  summary TEXT NOT NULL,
+  identity_key BLOB,
+  channel_id BLOB,
+  evidence TEXT NOT NULL,
+  found_at INTEGER NOT NULL,
+  settled_at INTEGER
+) STRICT;
+`;

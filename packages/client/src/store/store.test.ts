@@ -103,6 +103,7 @@ test('session and server pins', () => {
     opaqueKey: crypto.random(32),
     logOrigin: '',
     logKey: new Uint8Array(0),
+    logVrfKey: new Uint8Array(0),
     pinnedAtMs: 4,
   };
   account.saveServerPin(pin);

@@ -15,6 +15,7 @@ import { type ConversationStore, conversationStore } from './conversations.ts';
 import type { Driver, Synchronous } from './driver.ts';
 import { type InboxStore, inboxStore } from './inbox.ts';
 import { type KeyStore, keyStore } from './keys.ts';
+import { type LogStore, logStore } from './log.ts';
 import { type MessageStore, messageStore } from './messages.ts';
 import { migrate } from './migrations.ts';
 import { type MlsRowStore, mlsRowStore } from './mls-rows.ts';
@@ -32,6 +33,7 @@ export interface Store {
   readonly outbox: OutboxStore;
   readonly inbox: InboxStore;
   readonly rejoinRequests: RejoinRequestStore;
+  readonly log: LogStore;
   readonly settings: SettingsStore;
   readonly evidence: EvidenceStore;
   /** As `Driver.transaction`. */
@@ -56,6 +58,7 @@ export function openStore(driver: Driver): Store {
     outbox: outboxStore(driver),
     inbox: inboxStore(driver),
     rejoinRequests: rejoinRequestStore(driver),
+    log: logStore(driver),
     settings: settingsStore(driver),
     evidence: evidenceStore(driver),
     transaction: (body) => driver.transaction(body),
