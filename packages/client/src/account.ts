@@ -8,14 +8,12 @@ import {
   CERTIFICATE_BACKDATE_SECS,
   CERTIFICATE_LIFETIME_SECS,
   generateSigningKey,
-  HISTORY_START,
   DEVICE_ID_BYTES,
   opaqueLoginFinish,
   opaqueLoginStart,
   opaqueReady,
   opaqueRegisterFinish,
   opaqueRegisterStart,
-  signAccountStatement,
   signDeviceCertificate,
   signLoginProof,
   signRegistration,
@@ -26,6 +24,7 @@ import { methods } from '@quicprochat/transport';
 import { canonicalUsername } from './contacts.ts';
 import type { Engine } from './engine.ts';
 import { ClientError } from './errors.ts';
+import { signFirstStatement } from './key-transparency/own-statements.ts';
 import { serverTime } from './outside-numbers.ts';
 import { statusOf } from './server-errors.ts';
 import { currentPin } from './session.ts';
@@ -39,6 +38,7 @@ export async function register(engine: Engine, username: string, password: strin
   refuseEmptyPassword(password);
   const existing = engine.account;
   if (existing !== undefined && existing.username !== name) throw otherAccount(existing.username);
+  if (existing?.state === 'deleted') throw accountDeleted(name);
   if (existing?.state === 'registered') {
     await login(engine, name, password);
     return;
@@ -73,6 +73,7 @@ export async function login(engine: Engine, username: string, password: string):
   refuseEmptyPassword(password);
   const { account } = engine;
   if (account !== undefined && account.username !== name) throw otherAccount(account.username);
+  if (account?.state === 'deleted') throw accountDeleted(name);
   await opaqueReady;
   const { origin, opaqueKey } = currentPin(engine);
   const { state, ke1 } = opaqueLoginStart(password);
@@ -204,16 +205,7 @@ async function createAtServer(
       }),
       deviceCertificate: certificate,
       deviceName: shortened(deviceName),
-      accountStatement: signAccountStatement(engine.crypto, identityPrivateKey, {
-        kind: 'keys',
-        origin,
-        username,
-        identityKey,
-        version: 0,
-        history: HISTORY_START,
-        certificates: [certificate],
-        revocations: [],
-      }),
+      accountStatement: signFirstStatement(engine, account),
     });
     return true;
   } catch (error) {
@@ -255,6 +247,12 @@ function deviceUnknown(username: string): ClientError {
 function otherAccount(username: string): ClientError {
   return new ClientError('local-state', 'other-account', `this profile belongs to ${username}`, {
     hint: 'Use another profile for another account (--state).',
+  });
+}
+
+function accountDeleted(username: string): ClientError {
+  return new ClientError('local-state', 'account-deleted', `the account ${username} was deleted`, {
+    hint: 'Its history stays readable here. For a new account use another profile and another name.',
   });
 }
 

@@ -60,6 +60,11 @@ export interface Client {
   /** Ends the session at the server if it can be reached, and forgets it here in any case. History stays. */
   logout(): Promise<void>;
   whoami(): Promise<Account | undefined>;
+  /**
+   * Ends the account for good: everything of it at the server is removed, the log says so, and the name is never given
+   * out again. History stays in this profile. @throws ClientError `not-manager`
+   */
+  deleteAccount(): Promise<void>;
 
   // ---- Others -------------------------------------------------------------------------------------------------------
 

@@ -9,9 +9,11 @@ import {
   encodeAddress,
   encodeCredentialIdentity,
   parseDeviceCertificate,
+  parseRevocation,
   type ResolvedAccount,
   type VerifiedDeviceCertificate,
   verifyDeviceCertificate,
+  verifyRevocation,
   type VerifiedHybridKey,
 } from '@quicprochat/core';
 import { CredentialType, type LeafIndex, verifyKeyPackage } from '@quicprochat/mls';
@@ -20,6 +22,7 @@ import { methods } from '@quicprochat/transport';
 import type { AddTarget } from './commit/build-commit.ts';
 import type { Engine } from './engine.ts';
 import { ClientError } from './errors.ts';
+import type { AccountKeys } from './key-transparency/own-statements.ts';
 import { verifyMember } from './profile/member.ts';
 import { nameOfSuite } from './profile/suites.ts';
 import { lifetimeAllowed } from './profile/validate-commit.ts';
@@ -70,8 +73,10 @@ export async function resolveIdentity(engine: Engine, identityKey: Uint8Array): 
   return found?.account;
 }
 
-/** Our own account as the log has it, vouched for by our identity key; undefined where the server keeps no log. */
-export async function resolveSelf(engine: Engine): Promise<ResolvedAccount | undefined> {
+/** Our own account: what it is now, and that as the log has it, undefined where the server keeps none. */
+export async function resolveSelf(
+  engine: Engine,
+): Promise<{ readonly logged: ResolvedAccount | undefined; readonly keys: AccountKeys }> {
   const { username } = engine.self;
   const found = await lookUp(engine, { username }, async () => {
     const { outcome } = await engine.server.call(methods.user.resolveUser, { username });
@@ -82,7 +87,10 @@ export async function resolveSelf(engine: Engine): Promise<ResolvedAccount | und
       hint: 'Log in again; if it stays, ask the operator of the server.',
     });
   }
-  return found.logged;
+  const { answer, logged } = found;
+  const { deviceCertificates: certificates, revocations } = answer;
+  if (logged !== undefined) refuseStrangeRevocations(engine, revocations, logged);
+  return { logged, keys: { certificates, revocations } };
 }
 
 interface LookedUp {
@@ -90,6 +98,8 @@ interface LookedUp {
   readonly pin: 'new' | 'same';
   /** Undefined where the server keeps no log. */
   readonly logged: ResolvedAccount | undefined;
+  /** Its certificates verify; those that have expired are among them. */
+  readonly answer: ProtoAccount;
 }
 
 /** Asks until the answer is the newest the log has; it may have grown while the answer was on its way. */
@@ -108,7 +118,7 @@ async function lookUp(
     if (outcome.kind === 'superseded') continue;
     const logged = outcome.kind === 'current' ? outcome.account : undefined;
     if (logged !== undefined) refuseUnlisted(engine, verified, answer, logged);
-    return { account: verified, pin: pinAccount(engine, verified), logged };
+    return { account: verified, pin: pinAccount(engine, verified), logged, answer };
   }
   throw new ClientError('refused', 'lost-race', 'this account keeps changing', { hint: 'Try again.' });
 }
@@ -216,14 +226,7 @@ function verifiedAnswer(
   const { store, crypto } = engine;
   const { origin, username: ownName, identityKey: ownKey } = engine.self;
   const pinned = answer.username === ownName ? ownKey : store.contacts.byUsername(answer.username)?.identityKey;
-  return verifyAccount(
-    crypto,
-    origin,
-    engine.nowSecs(),
-    asked,
-    answer,
-    pinsOf(engine, answer.identityKey, pinned),
-  );
+  return verifyAccount(crypto, origin, engine.nowSecs(), asked, answer, pinsOf(engine, answer.identityKey, pinned));
 }
 
 function pinAccount(engine: Engine, account: VerifiedAccount): 'new' | 'same' {
@@ -235,6 +238,28 @@ function pinAccount(engine: Engine, account: VerifiedAccount): 'new' | 'same' {
     for (const certificate of account.devices) saveDevice(engine, certificate, undefined);
     return outcome.kind;
   });
+}
+
+/** What our next statement is to repeat has to be in the log, or by a device that the log knows. */
+function refuseStrangeRevocations(engine: Engine, revocations: readonly Uint8Array[], logged: ResolvedAccount): void {
+  const { origin, identityKey } = engine.self;
+  const isOurs = (bytes: Uint8Array): boolean => {
+    if (logged.revocations.some((known) => equal(known.bytes, bytes))) return true;
+    const parsed = parseRevocation(bytes);
+    if (parsed === undefined) return false;
+    const { deviceId } = parsed.claims.address;
+    const deviceKey = logged.certificates.find((known) => equal(known.deviceId, deviceId))?.deviceKey;
+    return verifyRevocation(engine.crypto, parsed, { origin, identityKey, deviceKey }).kind === 'verified';
+  };
+  if (revocations.every(isOurs)) return;
+  throw new ClientError(
+    'verification-failed',
+    'bad-log-proof',
+    'the server shows a revocation that is not of this account',
+    {
+      hint: 'Nothing was signed. The server may be faulty or lying; tell its operator.',
+    },
+  );
 }
 
 /**
@@ -249,9 +274,14 @@ function refuseUnlisted(
 ): void {
   const reason = compareWithLog(engine.crypto, engine.self.origin, engine.nowSecs(), account, answer, certificates);
   if (reason === undefined) return;
-  throw new ClientError('verification-failed', 'bad-log-proof', `the keys of ${account.username} are refused: ${reason}`, {
-    hint: 'Nothing was sent. The server may be faulty or lying; see qpc audit, and tell its operator.',
-  });
+  throw new ClientError(
+    'verification-failed',
+    'bad-log-proof',
+    `the keys of ${account.username} are refused: ${reason}`,
+    {
+      hint: 'Nothing was sent. The server may be faulty or lying; see qpc audit, and tell its operator.',
+    },
+  );
 }
 
 function pinsOf(engine: Engine, identityKey: Uint8Array, pinned: Uint8Array | undefined): Pins {

@@ -75,6 +75,8 @@ export type ClientErrorCode =
   | 'wrong-state-password'
   | 'profile-unwritable'
   | 'not-registered'
+  | 'not-manager'
+  | 'account-deleted'
   | 'other-account'
   | 'not-logged-in'
   | 'not-active'

@@ -13,6 +13,7 @@ import type { Client } from './client.ts';
 import { submitPending } from './commit/submit-commit.ts';
 import { canonicalUsername, checkKey, resolve } from './contacts.ts';
 import { createGroup, refuseBadName } from './create-group.ts';
+import { deleteAccount } from './delete-account.ts';
 import { OutboxDelivery } from './deliver-outbox.ts';
 import { Duties } from './duties.ts';
 import { Engine, type LostTrack, type Ports } from './engine.ts';
@@ -180,6 +181,10 @@ class ClientEngine implements Client {
 
   whoami(): Promise<Account | undefined> {
     return this.#guard(async () => accountView(this.#engine));
+  }
+
+  deleteAccount(): Promise<void> {
+    return this.#withSession(() => deleteAccount(this.#engine));
   }
 
   // ---- Others -------------------------------------------------------------------------------------------------------

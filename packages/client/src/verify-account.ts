@@ -96,7 +96,8 @@ export function compareWithLog(
   logged: readonly VerifiedDeviceCertificate[],
 ): string | undefined {
   for (const device of devices) {
-    if (!logged.some(({ bytes }) => equal(bytes, device.bytes))) return 'the server names a device that the log does not';
+    if (!logged.some(({ bytes }) => equal(bytes, device.bytes)))
+      return 'the server names a device that the log does not';
   }
   const isRevoked = ({ deviceId, deviceKey }: VerifiedDeviceCertificate): boolean =>
     revocations.slice(0, REVOCATIONS_MAX).some((bytes) => {

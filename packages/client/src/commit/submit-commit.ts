@@ -187,7 +187,11 @@ export async function submitPending(engine: Engine, channelId: Uint8Array): Prom
     engine.change((change) => {
       const { payload } = fromBinary(SubmitCommitRequestSchema, pending.request);
       const { messageId: id } = pending;
-      checkReceipt(change, { channelId, messageId: id, payload, results, proof: deliveryProof }, 'a change of the group');
+      checkReceipt(
+        change,
+        { channelId, messageId: id, payload, results, proof: deliveryProof },
+        'a change of the group',
+      );
       const conversation = change.store.conversations.get(channelId);
       const still = change.store.conversations.pendingCommit(channelId);
       if (conversation === undefined || still === undefined || !equal(still.messageId, pending.messageId)) return;

@@ -46,11 +46,7 @@ interface Mirrored {
   readonly changedAt: number | undefined;
 }
 
-async function mirrorAnew(
-  engine: Engine,
-  log: PinnedLog,
-  progress: AuditOptions['progress'],
-): Promise<Mirrored> {
+async function mirrorAnew(engine: Engine, log: PinnedLog, progress: AuditOptions['progress']): Promise<Mirrored> {
   const { transparency } = engine;
   const known = await transparency.mirror();
   const fresh = new LogMirror(engine.crypto, log);
@@ -121,7 +117,8 @@ async function checkAccounts(engine: Engine): Promise<readonly AuditedAccount[]>
   let over: string | undefined;
   for (const account of all) {
     // Who is asked to be slower is not asked any more: the rest stays unchecked, and is said to be.
-    const outcome = over === undefined ? await checkAccount(engine, account) : { outcome: 'unchecked' as const, reason: over };
+    const outcome =
+      over === undefined ? await checkAccount(engine, account) : { outcome: 'unchecked' as const, reason: over };
     if (outcome.outcome === 'unchecked') over = outcome.reason;
     const version = engine.store.log.account(account.identityKey)?.version;
     checked.push({
@@ -137,7 +134,11 @@ async function checkAccounts(engine: Engine): Promise<readonly AuditedAccount[]>
 
 async function checkAccount(
   engine: Engine,
-  { username, identityKey, self }: { readonly username: string; readonly identityKey: Uint8Array; readonly self: boolean },
+  {
+    username,
+    identityKey,
+    self,
+  }: { readonly username: string; readonly identityKey: Uint8Array; readonly self: boolean },
 ): Promise<Pick<AuditedAccount, 'outcome' | 'reason'>> {
   try {
     if (!self) {

@@ -293,7 +293,7 @@ export class Transparency {
   /** Resolves ourselves: what the log has of us, verified, is ours from then on. */
   async #seeOwn(): Promise<void> {
     const engine = this.#engine;
-    const account = await resolveSelf(engine);
+    const { logged: account } = await resolveSelf(engine);
     if (account === undefined) return;
     const mirror = await this.mirror();
     const known = new Map(engine.store.log.ownEntries().map((entry) => [entry.version, entry]));
@@ -307,8 +307,7 @@ export class Transparency {
         const mine = known.get(version);
         if (mine?.seen !== undefined && equal(mine.seen.commitment, commitment)) continue;
         const isMine =
-          mine?.statementHash !== undefined &&
-          (version < account.version || equal(mine.statementHash, statementHash));
+          mine?.statementHash !== undefined && (version < account.version || equal(mine.statementHash, statementHash));
         if (!isMine) strangers += 1;
         change.store.log.saveOwnEntry({
           version,
@@ -360,9 +359,14 @@ export class Transparency {
             this.pauses(),
           );
     if (mirror === undefined) {
-      throw new ClientError('local-state', 'profile-damaged', 'the copy of the server’s log in this profile is damaged', {
-        hint: 'Keep a copy of the profile; its conversations and all history stay readable.',
-      });
+      throw new ClientError(
+        'local-state',
+        'profile-damaged',
+        'the copy of the server’s log in this profile is damaged',
+        {
+          hint: 'Keep a copy of the profile; its conversations and all history stay readable.',
+        },
+      );
     }
     this.#mirror = mirror;
     return mirror;
@@ -392,7 +396,8 @@ export class Transparency {
         const source = engine.store.log.witnessed().find(({ checkpoint }) => other && equal(checkpoint, other));
         engine.change((change) => {
           recordFinding(change, finding, { channelId: source?.channelId });
-          if (finding.kind === 'split-view' && source !== undefined) change.store.log.removeWitnessed(source.checkpoint);
+          if (finding.kind === 'split-view' && source !== undefined)
+            change.store.log.removeWitnessed(source.checkpoint);
         });
         // What was witnessed stays in memory otherwise, and stands in the way for ever.
         this.#mirror = undefined;
@@ -460,9 +465,7 @@ export class Transparency {
 }
 
 function madeEntries({ store }: Engine): readonly OwnEntry[] {
-  return store.log
-    .ownEntries()
-    .flatMap(({ version, seen }) => (seen === undefined ? [] : [{ version, ...seen }]));
+  return store.log.ownEntries().flatMap(({ version, seen }) => (seen === undefined ? [] : [{ version, ...seen }]));
 }
 
 function badProof(code: 'no-log-proof' | 'bad-log-proof', username: string, reason: string): ClientError {

@@ -2,10 +2,10 @@
 import type { Driver, SqlRow } from './driver.ts';
 import { bytesOf, columns, numberOf, optional, textOf, wordOf } from './sql.ts';
 
-const STATES = ['registering', 'registered'] as const;
+const STATES = ['registering', 'registered', 'deleted'] as const;
 
 export interface StoredAccount {
-  /** `registering`: keys are stored, the server has not yet confirmed. */
+  /** `registering`: keys are stored, the server has not yet confirmed. `deleted`: by us; the history stays. */
   readonly state: (typeof STATES)[number];
   readonly origin: string;
   readonly username: string;
