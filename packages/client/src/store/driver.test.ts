@@ -168,7 +168,8 @@ test('migrations run forward once, each whole or not at all', (t) => {
   assert.equal(driver.prepare(`SELECT 1 FROM sqlite_schema WHERE name = 'later'`).get(), undefined);
   assert.deepEqual(driver.prepare('SELECT * FROM settings').get(), { key: 'colour', value: 'green', note: null });
   // A program that does not know the newer schema keeps its hands off.
-  assert.throws(() => openStore(driver), { code: 'profile-newer', message: /schema 2, known 1/ });
+  const words = new RegExp(`schema ${withNext.length}, known ${MIGRATIONS.length}`);
+  assert.throws(() => openStore(driver), { code: 'profile-newer', message: words });
   assert.equal(version(driver), BigInt(withNext.length));
   driver.close();
 });

@@ -551,6 +551,62 @@ test('rejoin requests: our own, and each device’s newest one once', () => {
   assert.equal(rejoinRequests.own(channelId), undefined);
 });
 
+test('log: entries grow at the end and come back in pages, the head with them', () => {
+  const { log } = openMemoryStore();
+  assert.equal(log.head(), undefined);
+  const all = Array.from({ length: 5_000 }, () => crypto.random(73));
+  const join = (entries: readonly Uint8Array[]): Uint8Array => new Uint8Array(Buffer.concat(entries));
+  const head = { checkpoint: crypto.random(200), size: 4_500, followedAtMs: 7 };
+  log.advance(0, join(all.slice(0, 4_500)), head);
+  assert.deepEqual(log.head(), head);
+  log.advance(4_500, join(all.slice(4_500)), { ...head, size: 5_000 });
+  log.followed(8);
+  assert.deepEqual(log.head(), { ...head, size: 5_000, followedAtMs: 8 });
+  assert.deepEqual(log.entries(0, 10), all.slice(0, 10));
+  assert.deepEqual(log.entries(4_000, 1_000), all.slice(4_000), 'across runs');
+  assert.throws(() => log.entries(5_000, 1), { code: 'profile-damaged' });
+});
+
+test('log: what others were shown, where accounts stand, and findings once each', () => {
+  const { log } = openMemoryStore();
+  const witnessed = { checkpoint: crypto.random(200), channelId: crypto.random(16), seenAtMs: 1 };
+  log.addWitnessed(witnessed);
+  log.addWitnessed({ ...witnessed, seenAtMs: 2 });
+  assert.deepEqual(log.witnessed(), [witnessed]);
+  log.removeWitnessed(witnessed.checkpoint);
+  assert.deepEqual(log.witnessed(), []);
+
+  const account = { identityKey: alice.identityKey, index: crypto.random(32), version: 0, checkedAtMs: 1 };
+  log.saveAccount(account);
+  log.saveAccount({ ...account, version: 1 });
+  assert.deepEqual(log.account(alice.identityKey), { ...account, version: 1 });
+  assert.deepEqual(log.accountAt(account.index), { ...account, version: 1 });
+  assert.equal(log.accountAt(crypto.random(32)), undefined);
+
+  const signed = { version: 0, statementHash: crypto.random(32), seen: undefined };
+  log.saveOwnEntry(signed);
+  assert.deepEqual(log.ownEntries(), [signed]);
+  const seen = { version: 0, statementHash: undefined, seen: { commitment: crypto.random(32), dueAtSize: 3 } };
+  log.saveOwnEntry(seen);
+  assert.deepEqual(log.ownEntries(), [seen]);
+
+  const finding = {
+    key: 'rollback/1',
+    kind: 'rollback',
+    summary: 'The log offers fewer entries.',
+    identityKey: undefined,
+    channelId: undefined,
+    evidence: '{}',
+    foundAtMs: 5,
+    settledAtMs: undefined,
+  };
+  assert.equal(log.addFinding(finding), true);
+  assert.equal(log.addFinding({ ...finding, foundAtMs: 6 }), false);
+  assert.deepEqual(log.findings(), [finding]);
+  log.settleFindings(9);
+  assert.deepEqual(log.findings(), [{ ...finding, settledAtMs: 9 }]);
+});
+
 test('settings and evidence', () => {
   const { settings, evidence } = openMemoryStore();
   settings.set('theme', 'dark');
