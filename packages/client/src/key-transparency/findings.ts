@@ -136,7 +136,7 @@ function isMember(engine: Engine, channelId: Uint8Array, identityKey: Uint8Array
 }
 
 /** The finding as JSON: signed notes as the text they are, all other bytes in hex. */
-export function encodeEvidence(finding: Finding): string {
+function encodeEvidence(finding: Finding): string {
   return JSON.stringify(readable(finding));
 }
 
