@@ -10,7 +10,8 @@ import { createGroupCommit } from './group-commit.node.ts';
 import { openDatabase } from './sqlite-database.node.ts';
 import { MIGRATIONS } from './sqlite-schema.node.ts';
 import { openSqliteStore, type SqliteStoreOptions } from './sqlite.node.ts';
-import { fresh, message, register, storeContract } from './store-contract.node.ts';
+import { fresh, message, type OpenStore, register, storeContract } from './store-contract.node.ts';
+import { transparencyContract } from './store-contract-transparency.node.ts';
 import { type Address, type Store, StoreError, type StoreErrorKind } from './store.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'qpc-store-'));
@@ -35,7 +36,7 @@ for (const [name, key] of [
   ['SQLite', undefined],
   ['SQLCipher', new Uint8Array(32).fill(7)],
 ] as const) {
-  storeContract(name, async (limits) => {
+  const open: OpenStore = async (limits) => {
     const path = newPath();
     const store = await openSqliteStore({ path, key, limits });
     return {
@@ -45,7 +46,9 @@ for (const [name, key] of [
         return openSqliteStore({ path, key, limits });
       },
     };
-  });
+  };
+  storeContract(name, open);
+  transparencyContract(name, open);
 }
 
 describe('opening', () => {

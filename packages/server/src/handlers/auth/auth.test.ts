@@ -7,11 +7,13 @@ import {
   opaqueLoginStart,
   opaqueRegisterFinish,
   opaqueRegisterStart,
+  parseAccountStatement,
   signAccountStatement,
   signLoginProof,
   signRegistration,
   signResumeProof,
 } from '@quicprochat/core';
+import type { AccountStatement } from '@quicprochat/core';
 import { encodeHex } from '@quicprochat/crypto';
 import { nodeCrypto as crypto } from '@quicprochat/crypto/node';
 import { Status } from '@quicprochat/proto';
@@ -162,6 +164,37 @@ describe('registration', () => {
       (await refusal(connection.call(auth.opaqueRegisterFinish, finish(guest, statement)))).message,
       /first device/,
     );
+  });
+
+  test('an account begins with a statement of itself, version 0, and of nothing else', async () => {
+    const ivan = world.newPerson('ivan');
+    const other = world.newDevice(ivan);
+    const good = finish(ivan, await opaqueRegistration(world.connect(), ivan));
+    const stated = (change: Partial<AccountStatement>, by = ivan) => ({
+      ...good,
+      accountStatement: signAccountStatement(crypto, by.identity.privateKey, {
+        ...parseAccountStatement(good.accountStatement)!.claims,
+        ...change,
+      } as AccountStatement),
+    });
+    const cases: [string, typeof good, number][] = [
+      ['none', { ...good, accountStatement: new Uint8Array(0) }, Status.INVALID_ARGUMENT],
+      ['of another version', stated({ version: 1 }), Status.CONFLICT],
+      ['with a history', stated({ history: crypto.random(32) }), Status.CONFLICT],
+      ['of two devices', stated({ certificates: [ivan.certificate, other.certificate] }), Status.CONFLICT],
+      ['of no device', stated({ certificates: [] }), Status.CONFLICT],
+      ['of the end', stated({ kind: 'deleted' }), Status.CONFLICT],
+      ['for another name', stated({ username: 'ivan2' }), Status.INVALID_ARGUMENT],
+      ['for another server', stated({ origin: 'else' }), Status.INVALID_ARGUMENT],
+      ['by somebody else', stated({}, alice), Status.INVALID_ARGUMENT],
+    ];
+    for (const [name, request, status] of cases) {
+      const error = await refusal(world.connect().call(auth.opaqueRegisterFinish, request));
+      assert.equal(error.status, status, name);
+    }
+    assert.equal(await world.store.findAccountByUsername('ivan'), undefined);
+    await world.connect().call(auth.opaqueRegisterFinish, good);
+    assert.equal((await world.store.findStatedAccount({ username: 'ivan' }))?.stated?.version, 0);
   });
 
   test('THREATS 28: names with control characters are refused with a reason', async () => {
