@@ -6,6 +6,7 @@ const steps: [name: string, command: string, ...args: string[]][] = [
   ['lint', 'oxlint', '--deny-warnings'],
   ['types', 'tsc', '-b'],
   ['generated code', process.execPath, 'scripts/generate.ts', '--check'],
+  ['API documentation', process.execPath, 'scripts/api-docs.ts', '--check'],
   ['import table', process.execPath, 'scripts/check-imports.ts'],
   ['unused code', 'knip', '--no-progress'],
 ];

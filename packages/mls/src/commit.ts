@@ -719,6 +719,11 @@ export function livePastEpochs(core: GroupCore, epochs: readonly PastEpoch[], no
   return epochs.slice(0, pastEpochsMax).filter(({ endedAt }) => now - endedAt <= pastEpochSecondsMax);
 }
 
+/**
+ * Enters the epoch that our own commit leads to, once it was accepted. `state` may have received messages since the
+ * commit was made, but no other commit.
+ * @throws MlsUsageError when it has
+ */
 export function mergePendingCommit(context: MlsContext, state: GroupState, pending: PendingCommit): GroupState {
   if (!equal(state.core.contextBytes, pending.base)) {
     throw new MlsUsageError('this commit was made in another epoch');

@@ -81,6 +81,7 @@ export interface PastEpoch {
   readonly replacedLeaves: ReadonlyMap<number, LeafNode | undefined>;
 }
 
+/** The limits of a group that sets no others. */
 export const defaultConfig: GroupConfig = {
   skipAheadMax: 2000,
   unusedKeysPerSenderMax: 256,
@@ -114,6 +115,7 @@ export function viewOf(context: GroupContext, tree: RatchetTree): GroupView {
   };
 }
 
+/** The data of the first extension of this type. */
 export function findExtension(extensions: readonly Extension[], extensionType: number): Uint8Array | undefined {
   return extensions.find((extension) => extension.extensionType === extensionType)?.extensionData;
 }

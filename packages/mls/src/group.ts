@@ -4,15 +4,7 @@ import { freshKemKeyPair, suiteOf } from './cipher-suites.ts';
 import { makeCommit } from './commit.ts';
 import { MlsUsageError, refusable, usable } from './errors.ts';
 import { greasedCapabilities, greaseExtension } from './grease.ts';
-import {
-  type CachedProposal,
-  defaultConfig,
-  findExtension,
-  type GroupState,
-  memberOf,
-  stateSuite,
-  viewOf,
-} from './group-state.ts';
+import { type CachedProposal, defaultConfig, type GroupState, memberOf, stateSuite, viewOf } from './group-state.ts';
 import {
   confirmationTag,
   encodeGroupContext,
@@ -43,8 +35,6 @@ import {
   type MlsContext,
   ProtocolVersion,
 } from './types.ts';
-
-export { findExtension };
 
 /** @throws MlsUsageError when the creator does not meet what the group's own extensions require */
 export function createGroup(context: MlsContext, parameters: CreateGroupParameters): GroupState {
@@ -107,6 +97,11 @@ export function createGroup(context: MlsContext, parameters: CreateGroupParamete
   };
 }
 
+/**
+ * A commit (RFC 9420 section 12.4) of proposals given here and of those received, and the Welcome of those it adds. The
+ * group goes on only with `mergePendingCommit`; a commit that was not accepted is dropped with `wipePendingCommit`.
+ * @throws MlsUsageError when we were removed, or the group was closed by a ReInit
+ */
 export function createCommit(context: MlsContext, state: GroupState, parameters: CommitParameters = {}): CommitOutcome {
   return refusable((): CommitOutcome => makeCommit(context, state, parameters));
 }
@@ -116,23 +111,28 @@ export function clearProposals(state: GroupState): GroupState {
   return state.proposals.length === 0 ? state : { ...state, proposals: [] };
 }
 
+/** What all members know of the group in its current epoch. */
 export function groupView(state: GroupState): GroupView {
   return viewOf(state.core.context, state.tree);
 }
 
+/** The GroupContext of the current epoch (RFC 9420 section 8.1). */
 export function groupContext(state: GroupState): GroupContext {
   return state.core.context;
 }
 
+/** The members in order of their leaves. */
 export function roster(state: GroupState): readonly Member[] {
   return groupView(state).members();
 }
 
+/** The member at a leaf, or undefined where it is blank. */
 export function member(state: GroupState, leafIndex: number): Member | undefined {
   const leaf = leafAt(state.tree, leafIndex);
   return leaf && memberOf(leafIndex as LeafIndex, leaf);
 }
 
+/** Our own leaf. */
 export function ownLeafIndex(state: GroupState): LeafIndex {
   return state.core.ownLeaf;
 }
@@ -142,6 +142,7 @@ export function isActive(state: GroupState): boolean {
   return state.core.status === 'active';
 }
 
+/** Proposals of this epoch that wait for a commit, our own included, in the order they came. */
 export function pendingProposals(state: GroupState): readonly Pick<CachedProposal, 'ref' | 'proposal' | 'sender'>[] {
   return state.proposals;
 }
@@ -157,6 +158,7 @@ export function exportSecret(
   return mlsExporter(stateSuite(context, state), state.core.secrets.exporterSecret, label, exporterContext, length);
 }
 
+/** A secret that all members share exactly when they agree on the whole history of the group (RFC 9420 section 8.7). */
 export function epochAuthenticator(state: GroupState): Uint8Array {
   return state.core.secrets.epochAuthenticator.slice();
 }
@@ -166,6 +168,7 @@ export function resumptionPsk(state: GroupState, epoch: bigint = state.core.cont
   return ownResumptionPsk(state, epoch)?.slice();
 }
 
+/** The public tree as the ratchet_tree extension carries it (RFC 9420 section 12.4.3.3). */
 export function exportRatchetTree(state: GroupState): Uint8Array {
   return encodeRatchetTree(state.tree);
 }

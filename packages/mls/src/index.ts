@@ -14,7 +14,6 @@ export {
   epochAuthenticator,
   exportRatchetTree,
   exportSecret,
-  findExtension,
   groupContext,
   groupView,
   isActive,
@@ -31,7 +30,7 @@ export {
   joinByExternalCommit,
 } from './external-join.ts';
 export { greaseExtension } from './grease.ts';
-export { defaultConfig } from './group-state.ts';
+export { defaultConfig, findExtension } from './group-state.ts';
 export {
   decodeKeyPackage,
   generateKeyPackage,

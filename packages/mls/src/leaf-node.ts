@@ -56,6 +56,7 @@ import {
 const HOUR = 3600;
 const LIFETIME_DAYS = 84;
 
+/** A fresh key pair of the suite's signature scheme, raw bytes. */
 export function generateSignatureKeyPair(context: MlsContext, cipherSuite: number): KeyPair {
   const { signature, crypto } = suiteOf(context.crypto, cipherSuite);
   // A seed longer than the group order, so that reducing it leaves no bias; Ed25519 takes its 32 bytes as they are.
@@ -65,6 +66,10 @@ export function generateSignatureKeyPair(context: MlsContext, cipherSuite: numbe
   return pair;
 }
 
+/**
+ * A KeyPackage (RFC 9420 section 10) with fresh init and encryption keys, and its secrets.
+ * @throws MlsUsageError for an unknown suite or parameters that contradict each other
+ */
 export function generateKeyPackage(context: MlsContext, parameters: KeyPackageParameters): KeyPackageBundle {
   const suite = suiteOf(context.crypto, parameters.cipherSuite);
   const initKeys = freshKemKeyPair(suite, context.random);
@@ -217,6 +222,7 @@ export function askForMember(
 
 // ---- Checking a KeyPackage ------------------------------------------------------------------------------------------
 
+/** A KeyPackage from its MLSMessage, unchecked: to look at, not to add. */
 export function decodeKeyPackage(
   bytes: Uint8Array,
 ): { readonly kind: 'decoded'; readonly keyPackage: KeyPackage } | Rejected {
@@ -229,6 +235,10 @@ export function readKeyPackageMessage(bytes: Uint8Array): KeyPackage {
   return message.keyPackage;
 }
 
+/**
+ * A KeyPackage from its MLSMessage, with everything checked that does not depend on a group: signatures, keys,
+ * lifetime, capabilities. What `createCommit` and `createProposal` take.
+ */
 export function verifyKeyPackage(context: MlsContext, bytes: Uint8Array): KeyPackageOutcome {
   return refusable((): KeyPackageOutcome => {
     const keyPackage = readKeyPackageMessage(bytes);

@@ -53,6 +53,10 @@ import { wipeDiscarded } from './wipe.ts';
 
 // ---- Outwards -------------------------------------------------------------------------------------------------------
 
+/**
+ * Application data as a PrivateMessage. Store the new state before the message leaves: a key used twice is a key lost.
+ * @throws MlsUsageError when we were removed, or the group was closed by a ReInit
+ */
 export function protectApplication(
   context: MlsContext,
   state: GroupState,
@@ -88,6 +92,10 @@ export function protectApplication(
   };
 }
 
+/**
+ * A proposal (RFC 9420 section 12.1) as a message for the group; the new state remembers it, for a commit by reference.
+ * @throws MlsUsageError when we were removed, or the group was closed by a ReInit
+ */
 export function createProposal(
   context: MlsContext,
   state: GroupState,
@@ -146,6 +154,10 @@ function remember(state: GroupState, proposal: CachedProposal): GroupState {
 
 // ---- Inwards --------------------------------------------------------------------------------------------------------
 
+/**
+ * A message of the group, of any kind: application data, a proposal, a commit. When it is refused the state stays as
+ * it was. Commits take effect at once: the caller decides which commit of an epoch it gives.
+ */
 export function processMessage(context: MlsContext, state: GroupState, bytes: Uint8Array): ProcessOutcome {
   return refusable((): ProcessOutcome => {
     const reader = new Reader(bytes);

@@ -174,7 +174,11 @@ function diffSecretTree(epoch: bigint, previous: SecretTree | undefined, next: S
 
 // ---- Reading --------------------------------------------------------------------------------------------------------
 
-/** @throws MlsStateError when rows are missing or damaged. */
+/**
+ * A group from its rows. Ratchets are read when their sender is first heard of, so the rows must stay as they are until
+ * this state or a successor was stored.
+ * @throws MlsStateError when rows are missing or damaged
+ */
 export function restoreGroup(_context: MlsContext, rows: RowReader): GroupState {
   return damageReported(() => {
     const coreBytes = rows.get(CORE) ?? missing(CORE);
@@ -429,6 +433,7 @@ function readCachedProposal(reader: Reader): CachedProposal {
 
 // ---- Pending commits ------------------------------------------------------------------------------------------------
 
+/** A pending commit as bytes, which hold secrets: to be stored with the state it was made from. */
 export function encodePendingCommit(pending: PendingCommit): Uint8Array {
   const writer = new Writer().u8(FORMAT).opaque(pending.base);
   writeCore(writer, pending.core);

@@ -17,10 +17,12 @@ export interface SqlStatement {
   all(...parameters: (Uint8Array | string)[]): unknown[];
 }
 
+/** What is needed of a driver: node:sqlite and better-sqlite3 have it as it is. */
 export interface SqlDatabase {
   prepare(sql: string): SqlStatement;
 }
 
+/** One table with the rows of all groups. */
 export interface SqlRows {
   /** The rows of one group. */
   group(groupId: Uint8Array): RowStore;

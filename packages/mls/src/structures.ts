@@ -230,6 +230,7 @@ export function readRequiredCapabilities(reader: Reader): RequiredCapabilities {
   };
 }
 
+/** Data of a required_capabilities extension (RFC 9420 section 11.1). */
 export function encodeRequiredCapabilities(required: RequiredCapabilities): Uint8Array {
   return encode(
     (w, each) =>

@@ -152,6 +152,7 @@ function readWelcomeMessage(bytes: Uint8Array): Welcome {
   return message.welcome;
 }
 
+/** The references of the KeyPackages a Welcome was made for: which bundle to join with. */
 export function welcomeKeyPackageRefs(
   bytes: Uint8Array,
 ): { readonly kind: 'decoded'; readonly cipherSuite: number; readonly refs: readonly Uint8Array[] } | Rejected {
@@ -162,6 +163,7 @@ export function welcomeKeyPackageRefs(
   });
 }
 
+/** Joins by a Welcome. Everything it brings is checked: its author, every leaf, every parent hash. */
 export function joinGroup(context: MlsContext, parameters: JoinGroupParameters): JoinOutcome {
   return refusable(() => join(context, parameters));
 }
