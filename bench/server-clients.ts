@@ -9,16 +9,8 @@ import { HelperProcess, obeyOrders } from './helper-process.ts';
 import type { ServerAddress } from './server-process.ts';
 import type { SeededDevice } from './server-seed.ts';
 
-export interface Load {
-  /** Answered as queued. */
-  readonly enqueues: number;
-  readonly elapsedMs: number;
-  readonly latenciesMs: readonly number[];
-}
-
 type Order =
   | { readonly kind: 'connect'; readonly server: ServerAddress; readonly devices: readonly SeededDevice[] }
-  | { readonly kind: 'enqueue'; readonly forMs: number; readonly payloadBytes: number }
   | { readonly kind: 'fanOut'; readonly channelId: Uint8Array; readonly devices: number; readonly messages: number };
 
 /** The benchmark's end. */
@@ -28,11 +20,6 @@ export class ClientsProcess {
   /** Connects and resumes the session of each device, besides those connected already. */
   async connect(server: ServerAddress, devices: readonly SeededDevice[]): Promise<void> {
     await this.#process.ask({ kind: 'connect', server, devices });
-  }
-
-  /** Every client sends to its own inbox, one message after the other. */
-  async enqueue(forMs: number, payloadBytes: number): Promise<Load> {
-    return (await this.#process.ask({ kind: 'enqueue', forMs, payloadBytes })) as Load;
   }
 
   /** The first client sends to a group; milliseconds until each message is on disk for all. */
@@ -45,7 +32,7 @@ export class ClientsProcess {
   }
 }
 
-const clients: { readonly rpc: RpcClient; readonly device: SeededDevice }[] = [];
+const clients: { readonly rpc: RpcClient }[] = [];
 const AT_ONCE = 16;
 
 async function connectAll(server: ServerAddress, devices: readonly SeededDevice[]): Promise<void> {
@@ -59,34 +46,10 @@ async function connectAll(server: ServerAddress, devices: readonly SeededDevice[
       const terms = { origin, nonce, deviceId, token };
       const deviceSignature = signResumeProof(nodeCrypto, device.devicePrivateKey, terms);
       await rpc.call(methods.auth.resumeSession, { token, deviceId, deviceSignature });
-      clients.push({ rpc, device });
+      clients.push({ rpc });
     }
   };
   await Promise.all(Array.from({ length: AT_ONCE }, worker));
-}
-
-async function enqueueFromAll(forMs: number, payloadBytes: number): Promise<Load> {
-  const latenciesMs: number[] = [];
-  const started = performance.now();
-  await Promise.all(
-    clients.map(async ({ rpc, device }) => {
-      const payload = groupEnvelope(payloadBytes);
-      while (performance.now() < started + forMs) {
-        const sent = performance.now();
-        const { results, deliveryProof } = await rpc.call(methods.delivery.enqueue, {
-          recipientKey: device.identityKey,
-          deviceId: device.deviceId,
-          payload,
-          messageId: newMessageId(),
-        });
-        if (results.length !== 1 || results[0]?.outcome.case !== 'queued' || deliveryProof.length === 0) {
-          throw new Error(`answered ${results[0]?.outcome.case ?? 'nothing'} instead of queued`);
-        }
-        latenciesMs.push(performance.now() - sent);
-      }
-    }),
-  );
-  return { enqueues: latenciesMs.length, elapsedMs: performance.now() - started, latenciesMs };
 }
 
 async function fanOut(channelId: Uint8Array, devices: number, messages: number): Promise<number[]> {
@@ -122,8 +85,6 @@ async function obey(order: Order): Promise<unknown> {
   switch (order.kind) {
     case 'connect':
       return connectAll(order.server, order.devices);
-    case 'enqueue':
-      return enqueueFromAll(order.forMs, order.payloadBytes);
     case 'fanOut':
       return fanOut(order.channelId, order.devices, order.messages);
   }

@@ -34,7 +34,18 @@ export class ServerProcess {
 
   /** Starts a server on a free port of the loopback interface; nothing limits how often one may ask. */
   static async start(dataDir: string): Promise<ServerProcess> {
-    const settings = ['--data-dir', dataDir, '--listen', '127.0.0.1:0', '--origin', 'localhost', '--log-level', 'warn'];
+    const settings = [
+      '--data-dir',
+      dataDir,
+      '--listen',
+      '127.0.0.1:0',
+      '--origin',
+      'localhost',
+      '--log-level',
+      'warn',
+      '--metrics-listen',
+      '127.0.0.1:0',
+    ];
     const rates = [
       'registrations',
       'passwords',

@@ -6,6 +6,7 @@ import path from 'node:path';
 import { type StoreMeasurement, measureSqliteStore } from '../packages/server/src/store/measure.node.ts';
 import { type BenchOptions, type BenchResult, figure, median, quantile } from './result.ts';
 import { ClientsProcess } from './server-clients.ts';
+import { LoadProcess } from './server-load.ts';
 import { ServerProcess } from './server-process.ts';
 import { type SeededDevice, seedDevices, seedGroup, withStore } from './server-seed.ts';
 import { temporaryFolder } from './temporary-folder.ts';
@@ -57,16 +58,18 @@ async function seed(folder: string): Promise<Seeded> {
 async function* enqueues(folder: string, { devices, groupId }: Seeded, scale: Scale): AsyncGenerator<BenchResult> {
   const server = await ServerProcess.start(folder);
   const clients = new ClientsProcess();
+  const load = new LoadProcess();
   const alone: StoreMeasurement[] = [];
   const rates: number[] = [];
   const latencies: number[] = [];
   const loopDelays: number[] = [];
   const cpu: number[] = [];
+  const clientCpu: number[] = [];
   let acknowledged = 0;
   let fanOuts: readonly number[] = [];
   try {
-    await clients.connect(server.address, devices.slice(0, CLIENTS));
-    acknowledged += (await clients.enqueue(500, PAYLOAD_BYTES)).enqueues;
+    await load.connect(server.address, devices.slice(0, CLIENTS));
+    acknowledged += (await load.enqueue(500, PAYLOAD_BYTES)).enqueues;
     for (let round = 0; round < scale.rounds; round += 1) {
       alone.push(
         await measureSqliteStore({
@@ -80,17 +83,21 @@ async function* enqueues(folder: string, { devices, groupId }: Seeded, scale: Sc
       );
       const { cpuMs: cpuBefore } = await server.health();
       server.resetLoopDelay();
-      const load = await clients.enqueue(scale.seconds * 1000, PAYLOAD_BYTES);
+      const { enqueues, elapsedMs, latenciesMs, cpuUs } = await load.enqueue(scale.seconds * 1000, PAYLOAD_BYTES);
       const { loopDelay, cpuMs } = await server.health();
-      acknowledged += load.enqueues;
-      cpu.push(((cpuMs - cpuBefore) / load.enqueues) * 1000);
-      rates.push(load.enqueues / (load.elapsedMs / 1000));
-      latencies.push(...load.latenciesMs);
+      acknowledged += enqueues;
+      cpu.push(((cpuMs - cpuBefore) / enqueues) * 1000);
+      clientCpu.push(cpuUs);
+      rates.push(enqueues / (elapsedMs / 1000));
+      latencies.push(...latenciesMs);
       loopDelays.push(loopDelay.p99Ms);
     }
+    await load.close();
+    await clients.connect(server.address, devices.slice(0, 1));
     await clients.fanOut(groupId, FAN_OUT_DEVICES, 2);
     fanOuts = await clients.fanOut(groupId, FAN_OUT_DEVICES, scale.fanOuts);
   } finally {
+    await load.close();
     await clients.close();
     await server.stop();
   }
@@ -123,6 +130,7 @@ async function* enqueues(folder: string, { devices, groupId }: Seeded, scale: Sc
     });
   }
   yield figure({ name: 'CPU of the server for one of them', value: median(cpu), unit: 'µs' });
+  yield figure({ name: 'CPU of the clients for one of them', value: median(clientCpu), unit: 'µs' });
   yield figure({
     name: 'event-loop delay under that load, p99',
     value: median(loopDelays),

@@ -1,6 +1,4 @@
 // The other side of the transport benchmark: a server process of either kind, and the bare client.
-import { createRequire } from 'node:module';
-import path from 'node:path';
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { BytesValueSchema, EmptySchema } from '@bufbuild/protobuf/wkt';
 import { AckRequestSchema, AckResponseSchema } from '@quicprochat/proto';
@@ -15,6 +13,7 @@ import {
 } from '@quicprochat/transport';
 import { listenQuic } from '@quicprochat/transport/quic';
 import type { TestCertificate } from '../packages/transport/src/testing/certificate.node.ts';
+import { ENGINE_OPTIONS, HANDSHAKE_DONE, type NativeEngine, SHUTDOWN_COMPLETE, native } from './bare-engine.ts';
 
 /** `rpc` is ours; `bare` is the engine with our frames and messages alone. */
 export type ServerKind = 'rpc' | 'bare';
@@ -39,40 +38,6 @@ export const ACK_REQUEST = {
   deviceId: new Uint8Array(16).fill(9),
   seqUpTo: 123_456n,
 };
-
-interface NativeEvent {
-  readonly eventType: number;
-  readonly connHandle: number;
-  readonly streamId: number;
-  readonly data?: Uint8Array;
-}
-
-interface NativeEngine {
-  ackEventBatch(count: number): void;
-  requestShutdown(): boolean;
-  joinWorker(): void;
-  listen(port: number, host: string): { port: number };
-  connect(address: string, serverName: string): void;
-  openStream(): number;
-  streamSend(...args: readonly unknown[]): { written: number };
-  close(code: number, reason: string): void;
-}
-
-type NativeClass = new (
-  options: object,
-  callback: (error: unknown, events: readonly NativeEvent[]) => void,
-) => NativeEngine;
-
-const require = createRequire(import.meta.url);
-const engineRoot = path.dirname(path.dirname(require.resolve('@currentspace/http3')));
-const native = require(path.join(engineRoot, 'index.js')) as {
-  NativeQuicServer: NativeClass;
-  NativeQuicClient: NativeClass;
-};
-
-const COMMON = { alpn: ['qpc'], runtimeMode: 'portable', fallbackPolicy: 'error' };
-const HANDSHAKE_DONE = 11;
-const SHUTDOWN_COMPLETE = 15;
 
 /** Frames written in one turn, sent in one go. */
 class Gather {
@@ -127,7 +92,7 @@ export class BareClient {
         }
       },
     });
-    this.#engine = new native.NativeQuicClient({ ...COMMON, ca }, (_error, events) => {
+    this.#engine = new native.NativeQuicClient({ ...ENGINE_OPTIONS, ca }, (_error, events) => {
       for (const event of events) {
         if (event.eventType === HANDSHAKE_DONE) this.#connected();
         else if (event.eventType === SHUTDOWN_COMPLETE) this.#stopped();
@@ -187,7 +152,7 @@ function serveBare({ certificate, privateKey }: TestCertificate): Promise<number
     });
     return { decoder, gather };
   };
-  const options = { ...COMMON, cert: certificate, key: privateKey, clientAuth: 'none', disableRetry: false };
+  const options = { ...ENGINE_OPTIONS, cert: certificate, key: privateKey, clientAuth: 'none', disableRetry: false };
   const engine = new native.NativeQuicServer(options, (_error, events) => {
     for (const event of events) {
       if (event.data === undefined) continue;

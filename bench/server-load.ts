@@ -1,0 +1,135 @@
+// Clients that do nothing but press on the server, in a process of their own that is driven by messages from the benchmark.
+import { randomBytes } from 'node:crypto';
+import { constants, setPriority } from 'node:os';
+import { fromBinary } from '@bufbuild/protobuf';
+import { EnqueueResponseSchema } from '@quicprochat/proto';
+import { methods } from '@quicprochat/transport';
+import { HelperProcess, obeyOrders } from './helper-process.ts';
+import { LoadConnection, encodeRequest } from './load-connection.ts';
+import type { ServerAddress } from './server-process.ts';
+import type { SeededDevice } from './server-seed.ts';
+
+export interface Load {
+  /** Answered as queued. */
+  readonly enqueues: number;
+  readonly elapsedMs: number;
+  readonly latenciesMs: readonly number[];
+  /** CPU of this process for one of them. */
+  readonly cpuUs: number;
+}
+
+type Order =
+  | { readonly kind: 'connect'; readonly server: ServerAddress; readonly devices: readonly SeededDevice[] }
+  | { readonly kind: 'enqueue'; readonly forMs: number; readonly payloadBytes: number };
+
+/** The benchmark's end. */
+export class LoadProcess {
+  readonly #process = new HelperProcess<Order>(import.meta.filename);
+
+  /** Connects and resumes the session of each device, besides those connected already. */
+  async connect(server: ServerAddress, devices: readonly SeededDevice[]): Promise<void> {
+    await this.#process.ask({ kind: 'connect', server, devices });
+  }
+
+  /** Every client sends to its own inbox, one message after the other. */
+  async enqueue(forMs: number, payloadBytes: number): Promise<Load> {
+    return (await this.#process.ask({ kind: 'enqueue', forMs, payloadBytes })) as Load;
+  }
+
+  close(): Promise<void> {
+    return this.#process.close();
+  }
+}
+
+const clients: { readonly connection: LoadConnection; readonly device: SeededDevice }[] = [];
+const AT_ONCE = 16;
+/** Of the answers one in so many is decoded; of the others the status is looked at, and what is stored is counted. */
+const DECODED_EVERY = 64;
+
+async function connectAll(server: ServerAddress, devices: readonly SeededDevice[]): Promise<void> {
+  const waiting = [...devices];
+  const worker = async (): Promise<void> => {
+    for (let device = waiting.shift(); device !== undefined; device = waiting.shift()) {
+      clients.push({ connection: await LoadConnection.connect(server, device), device });
+    }
+  };
+  await Promise.all(Array.from({ length: AT_ONCE }, worker));
+}
+
+async function enqueueFromAll(forMs: number, payloadBytes: number): Promise<Load> {
+  const latenciesMs: number[] = [];
+  const cpuBefore = process.cpuUsage();
+  const started = performance.now();
+  const until = started + forMs;
+  await Promise.all(
+    clients.map(async ({ connection, device }) => {
+      const { frame, renew } = enqueueRequest(device, payloadBytes);
+      let sent = 0;
+      await connection.repeat(
+        1,
+        () => {
+          renew();
+          sent = performance.now();
+          return frame;
+        },
+        (status, payload) => {
+          if (status !== 0) throw new Error(`an enqueue was answered with status ${status}`);
+          const now = performance.now();
+          if (latenciesMs.push(now - sent) % DECODED_EVERY === 1) checkQueued(payload);
+          return now < until;
+        },
+      );
+    }),
+  );
+  const { user, system } = process.cpuUsage(cpuBefore);
+  const enqueues = latenciesMs.length;
+  return { enqueues, elapsedMs: performance.now() - started, latenciesMs, cpuUs: (user + system) / enqueues };
+}
+
+function checkQueued(payload: Uint8Array): void {
+  const { results, deliveryProof } = fromBinary(EnqueueResponseSchema, payload);
+  if (results.length === 1 && results[0]?.outcome.case === 'queued' && deliveryProof.length > 0) return;
+  throw new Error(`answered ${results[0]?.outcome.case ?? 'nothing'} instead of queued`);
+}
+
+let messages = 0;
+
+/** A request to store an envelope in the device's own inbox, and a function that gives it another message id. */
+function enqueueRequest(
+  { identityKey, deviceId }: SeededDevice,
+  payloadBytes: number,
+): { frame: Uint8Array; renew: () => void } {
+  const payload = new Uint8Array(randomBytes(payloadBytes));
+  // Looks like an envelope of type 03 to the server, which sees no more than that.
+  payload[0] = 3;
+  const messageId = new Uint8Array(randomBytes(16));
+  const frame = encodeRequest(methods.delivery.enqueue, { recipientKey: identityKey, deviceId, payload, messageId });
+  const at = Buffer.from(frame.buffer, frame.byteOffset, frame.length).indexOf(messageId);
+  const view = new DataView(frame.buffer, frame.byteOffset + at, 16);
+  return {
+    frame,
+    // Ordered by time, as a UUIDv7 is; the rest of it stays this client's own.
+    renew: () => {
+      messages += 1;
+      view.setBigUint64(0, (BigInt(Date.now()) << 16n) | 0x7000n | BigInt(messages & 0xfff));
+      view.setUint32(8, messages);
+    },
+  };
+}
+
+async function obey(order: Order): Promise<unknown> {
+  switch (order.kind) {
+    case 'connect':
+      return connectAll(order.server, order.devices);
+    case 'enqueue':
+      return enqueueFromAll(order.forMs, order.payloadBytes);
+  }
+}
+
+if (process.argv[1] === import.meta.filename) {
+  // Real clients compete with the server for nothing; these stand back.
+  setPriority(constants.priority.PRIORITY_BELOW_NORMAL);
+  obeyOrders(obey, () => {
+    for (const { connection } of clients) void connection.close();
+  });
+}
