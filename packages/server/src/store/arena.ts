@@ -20,7 +20,7 @@ export function pack<T>(value: T): { value: T; arena: ArrayBuffer | undefined } 
     }
     if (Array.isArray(part)) return part.map(move);
     const moved: Record<string, unknown> = {};
-    for (const [key, inner] of Object.entries(part)) moved[key] = move(inner);
+    for (const key of Object.keys(part)) moved[key] = move((part as Record<string, unknown>)[key]);
     return moved;
   };
   return { value: move(value) as T, arena };
@@ -32,6 +32,6 @@ function byteLengthOf(value: unknown): number {
   if (value instanceof Uint8Array) return value.length;
   let total = 0;
   if (Array.isArray(value)) for (const part of value) total += byteLengthOf(part);
-  else for (const part of Object.values(value)) total += byteLengthOf(part);
+  else for (const key of Object.keys(value)) total += byteLengthOf((value as Record<string, unknown>)[key]);
   return total;
 }

@@ -1,8 +1,9 @@
 /**
- * One turn of the writer: several writes in one transaction, each in a savepoint of its own, one fsync for all
- * (DESIGN section 6). A write that fails is undone alone. When the transaction as a whole fails (a full disk, a failing
- * fsync), nothing of it stands, and each write gets a transaction of its own, so that a large one on a nearly full disk
- * does not fail the small ones.
+ * One turn of the writer: several writes in one transaction, one fsync for all (DESIGN section 6). A write that fails is
+ * undone alone. Savepoints, which that takes, cost a copy of every page each write touches; so a turn goes without them
+ * first, and when a write fails it starts over with one for each. When the transaction as a whole fails (a full disk, a
+ * failing fsync), nothing of it stands, and each write gets a transaction of its own, so that a large one on a nearly
+ * full disk does not fail the small ones.
  */
 import { type Database, translated } from './sqlite-database.node.ts';
 import { type Answer, toFailure } from './sqlite-messages.node.ts';
@@ -35,14 +36,27 @@ export function createGroupCommit<T extends { readonly id: number }>(
     }
   }
 
-  return function transact(requests): Answer[] {
+  function inTransaction(requests: readonly T[], each: (request: T) => Answer): Answer[] {
     try {
       begin.run();
-      const answers = requests.map(write);
+      const answers = requests.map(each);
       commit.run();
       return answers;
     } catch (error) {
       if (db.inTransaction) rollback.run();
+      throw error;
+    }
+  }
+
+  return function transact(requests): Answer[] {
+    try {
+      return inTransaction(requests, (request) => ({ id: request.id, value: perform(request) }));
+    } catch {
+      // Somebody's fault or everybody's: the next attempt tells.
+    }
+    try {
+      return inTransaction(requests, write);
+    } catch (error) {
       if (requests.length > 1) return requests.flatMap((request) => transact([request]));
       const failure = toFailure(translated(error));
       return requests.map(({ id }) => ({ id, failure }));

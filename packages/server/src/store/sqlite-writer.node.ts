@@ -24,6 +24,8 @@ import { WriteQueue } from './write-queue.ts';
 
 const CACHE_KIB = 32 * 1024;
 const WAL_BYTES_MAX = 64 * 1024 * 1024;
+/** A turn writes at most a few MB. */
+const WAL_CHECK_TURNS = 8;
 /** How long a reader's snapshot may hold up the emptying of the WAL. */
 const READER_WAIT_MS = 200;
 
@@ -55,6 +57,7 @@ function start(): void {
   const queue = new WriteQueue<WriteRequest>();
   let scheduled = false;
   let closing = false;
+  let turnsUntilWalCheck = WAL_CHECK_TURNS;
 
   port.on('message', (message: ToWriter) => {
     if (message.kind === 'close') closing = true;
@@ -76,7 +79,11 @@ function start(): void {
       answer(transact(queue.take()));
       Atomics.add(signals, Signal.commits, 1);
       Atomics.notify(signals, Signal.commits);
-      truncateWalIfLarge();
+      turnsUntilWalCheck--;
+      if (turnsUntilWalCheck <= 0) {
+        turnsUntilWalCheck = WAL_CHECK_TURNS;
+        truncateWalIfLarge();
+      }
     }
     if (queue.size > 0) schedule();
     else if (closing) close();
