@@ -2,7 +2,7 @@
 import { createRequire } from 'node:module';
 import path from 'node:path';
 
-export interface NativeEvent {
+interface NativeEvent {
   readonly eventType: number;
   readonly connHandle: number;
   readonly streamId: number;
