@@ -1,0 +1,361 @@
+// The key-transparency log against a server that tampers with it, rolls it back, or shows two of them (PROTOCOL sections
+// 2, 5 and 7; THREATS 1, 21, 34): real servers, real clients, and the server's own database.
+import assert from 'node:assert/strict';
+import type BetterSqlite3 from 'better-sqlite3';
+import { cp, mkdir, readFile, rm } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import path from 'node:path';
+import { after, afterEach, before, test } from 'node:test';
+import { signDeviceCertificate } from '@quicprochat/core';
+import { nodeCrypto } from '@quicprochat/crypto/node';
+import { resolveConfig, startServer } from '@quicprochat/server';
+import { methods, RpcClient } from '@quicprochat/transport';
+import { connectQuic } from '@quicprochat/transport/quic';
+import type { Dialer } from '../packages/client/src/server-connection.ts';
+import { Meddler } from './meddler.ts';
+import { type Person, World } from './world.ts';
+
+// As in the store: the package's own types are out of reach of its exports.
+const SQLite = createRequire(import.meta.url)('better-sqlite3-multiple-ciphers') as typeof BetterSqlite3;
+
+let world: World;
+let alice: Person;
+let bob: Person;
+let carol: Person;
+const forAlice = new Meddler();
+const forBob = new Meddler();
+
+before(async () => {
+  world = await World.start();
+  [alice, bob, carol] = await Promise.all([
+    world.person('alice', { wrapDialer: forAlice.wrap }),
+    world.person('bob', { wrapDialer: forBob.wrap }),
+    world.person('carol'),
+  ]);
+});
+after(async () => {
+  await world[Symbol.asyncDispose]();
+});
+afterEach(() => {
+  forAlice.honest();
+  forBob.honest();
+});
+
+function warned(person: Person, code: string, words: RegExp, conversationId?: string): boolean {
+  return person.events.some(
+    (event) =>
+      event.type === 'warning' &&
+      event.code === code &&
+      words.test(event.text) &&
+      (conversationId === undefined || event.conversationId === conversationId),
+  );
+}
+
+/** A group of Alice (administrator), Bob and Carol. */
+async function groupOfThree(name: string): Promise<string> {
+  const { id } = await alice.client.createGroup(name);
+  await alice.client.invite(id, ['bob', 'carol']);
+  for (const one of [bob, carol]) await one.joined(name);
+  return id;
+}
+
+/** The database of the server, opened beside it. */
+function withDatabase<T>(work: (db: BetterSqlite3.Database) => T): T {
+  const db = new SQLite(path.join(world.dataDir, 'qpc.db'));
+  try {
+    return work(db);
+  } finally {
+    db.close();
+  }
+}
+
+/** A copy of the server's folder as it is now. */
+async function copyOfServer(name: string): Promise<string> {
+  const folder = path.join(world.folder, name);
+  await mkdir(folder);
+  await cp(world.dataDir, folder, { recursive: true, filter: (source) => !path.basename(source).startsWith('qpc.db') });
+  withDatabase((db) => db.prepare('VACUUM INTO ?').run(path.join(folder, 'qpc.db')));
+  return folder;
+}
+
+const kinds = async (person: Person): Promise<string[]> =>
+  (await person.client.audit()).findings.filter(({ accepted }) => !accepted).map(({ kind }) => kind);
+
+test('who registers is in the log, sees it there, and keeps a copy that outlives the process', async () => {
+  await alice.until('saw the own entry', () => alice.store.log.ownEntries()[0]?.seen !== undefined);
+  await alice.client.resolve('bob');
+  const { head, size } = { head: alice.store.log.head()!, size: alice.store.log.head()!.size };
+  assert.ok(size >= 4, 'the start of the log and three accounts');
+  assert.deepEqual(alice.store.log.entries(0, 10).length, size);
+
+  await alice.restart();
+  forAlice.calls.length = 0;
+  await alice.client.sync();
+  await alice.client.resolve('bob');
+  assert.deepEqual(alice.store.log.head(), head);
+  assert.ok(!forAlice.calls.includes('AuditKeyTransparency'), 'nothing is fetched twice');
+
+  const report = await alice.client.audit();
+  assert.equal(report.entries, size);
+  assert.deepEqual(report.findings, []);
+  assert.deepEqual(
+    report.accounts.map(({ username, self, outcome, version }) => ({ username, self, outcome, version })),
+    [
+      { username: 'alice', self: true, outcome: 'verified', version: 0 },
+      { username: 'bob', self: false, outcome: 'verified', version: 0 },
+    ],
+  );
+});
+
+test('THREATS 1: a device the log does not name, an answer without proof, an old answer: refused, nothing pinned', async () => {
+  const dave = await world.person('dave');
+  const account = dave.store.account.get()!;
+  // Even with the identity key's signature: a device that was never stated is nobody's.
+  const certificate = signDeviceCertificate(nodeCrypto, account.identityPrivateKey!, {
+    origin: account.origin,
+    username: 'dave',
+    identityKey: account.identityKey,
+    deviceId: nodeCrypto.random(16),
+    deviceKey: nodeCrypto.random(32),
+    manager: false,
+    serial: 1n,
+    notBeforeSecs: Math.floor(Date.now() / 1000) - 60,
+    notAfterSecs: Math.floor(Date.now() / 1000) + 86_400,
+  });
+  forAlice.answer(methods.user.resolveUser, (real) => {
+    if (real.outcome.case === 'found') real.outcome.value.deviceCertificates.push(certificate);
+    return real;
+  });
+  await assert.rejects(alice.client.resolve('dave'), { code: 'bad-log-proof', message: /names a device that the log/ });
+  forAlice.answer(methods.user.resolveUser, (real) => {
+    if (real.outcome.case === 'found') real.outcome.value.deviceCertificates = [];
+    return real;
+  });
+  await assert.rejects(alice.client.resolve('dave'), { code: 'bad-log-proof', message: /withholds a device/ });
+  forAlice.answer(methods.user.resolveUser, (real) => {
+    if (real.outcome.case === 'found') delete real.outcome.value.keyTransparency;
+    return real;
+  });
+  await assert.rejects(alice.client.resolve('dave'), { code: 'no-log-proof' });
+  forAlice.answer(methods.user.resolveUser, (real) => {
+    if (real.outcome.case === 'found') real.outcome.value.keyTransparency!.opening = nodeCrypto.random(32);
+    return real;
+  });
+  await assert.rejects(alice.client.resolve('dave'), { code: 'bad-log-proof', message: /not in the log/ });
+  assert.equal(alice.store.contacts.byUsername('dave'), undefined);
+
+  let old:
+    | Parameters<Parameters<typeof forAlice.answer<never, typeof methods.user.resolveUser.output>>[1]>[0]
+    | undefined;
+  forAlice.answer(methods.user.resolveUser, (real) => (old = real));
+  await alice.client.resolve('dave');
+  await world.person('erin');
+  forAlice.honest();
+  await alice.client.resolve('erin');
+  forAlice.answer(methods.user.resolveUser, () => old!);
+  await assert.rejects(alice.client.resolve('dave'), { code: 'log-finding', message: /withholds entries/ });
+  assert.ok(warned(alice, 'key-transparency', /withholds entries/));
+  forAlice.honest();
+  // From now on nothing this log vouches for is believed, until the user says so.
+  await assert.rejects(alice.client.resolve('bob'), { code: 'log-finding' });
+  const { findings } = await alice.client.audit({ accept: true });
+  assert.deepEqual(
+    findings.map(({ kind, accepted }) => ({ kind, accepted })),
+    [{ kind: 'stale-head', accepted: true }],
+  );
+  await alice.client.resolve('bob');
+});
+
+test('THREATS 34: key-transparency answers differ between members: one of them pauses, the group does not fork', async () => {
+  const id = await groupOfThree('answers differ');
+  await world.person('frank');
+  forBob.answer(methods.user.resolveIdentity, (real) => {
+    if (real.outcome.case === 'found') delete real.outcome.value.keyTransparency;
+    return real;
+  });
+  await alice.client.invite(id, ['frank']);
+  await bob.until('noticed', () => warned(bob, 'member-check-failed', /frank are refused/, id));
+  await assert.rejects(bob.client.send(id, 'psst'), { code: 'sending-paused' });
+  await alice.client.setAdmin(id, 'carol', true);
+  await alice.client.send(id, 'hello Frank');
+  for (const one of [bob, carol]) await one.sees('answers differ', ['hello Frank']);
+  const epochs = await Promise.all([alice, bob, carol].map(async (one) => (await one.conversation(id)).epoch));
+  assert.equal(new Set(epochs).size, 1);
+  await bob.client.resumeSending(id);
+  await bob.client.send(id, 'I asked him');
+  await carol.sees('answers differ', ['hello Frank', 'I asked him']);
+});
+
+test('THREATS 21: a split view: the heads two members were shown meet in a commit; shown, paused, no fork', async () => {
+  const id = await groupOfThree('split');
+  for (const one of [alice, bob, carol]) assert.deepEqual(await kinds(one), []);
+  // The same keys, another log from here on.
+  const config = resolveConfig({
+    flags: { dataDir: await copyOfServer('fork'), listen: '127.0.0.1:0', logLevel: 'error', shutdownGraceSecs: 1 },
+    environment: {},
+  });
+  assert.equal(config.kind, 'config');
+  if (config.kind !== 'config') return;
+  const fork = await startServer(config.config);
+  try {
+    const real = world.dialer();
+    const dial: Dialer['dial'] = async ({ timeoutMs, signal }) =>
+      connectQuic({
+        host: '127.0.0.1',
+        port: fork.port,
+        serverName: 'localhost',
+        trustAnchor: new Uint8Array(await readFile(path.join(world.dataDir, 'cert.pem'))),
+        connectTimeoutMs: timeoutMs,
+        signal,
+      });
+    await world.person('grace');
+    await world.person('mallory', { wrapDialer: () => ({ server: real.server, dial }) });
+    const other = new RpcClient(await dial({ timeoutMs: 10_000, signal: new AbortController().signal }), {});
+    let asked: { start: bigint; limit: number } = { start: 0n, limit: 0 };
+    forBob.request(methods.keys.auditKeyTransparency, (sent) => (asked = sent));
+    forBob.answer(methods.keys.auditKeyTransparency, () => other.call(methods.keys.auditKeyTransparency, asked));
+    forBob.answer(methods.keys.getTreeHead, () => other.call(methods.keys.getTreeHead, {}));
+    await alice.client.resolve('grace');
+    // Bob's log is in order, as far as Bob can see.
+    world.clockOffsetMs += 11 * 60_000;
+    await bob.restart();
+    await bob.until('followed', () => bob.store.log.head()!.size === alice.store.log.head()!.size);
+    assert.deepEqual(bob.store.log.findings(), []);
+
+    await alice.client.setAdmin(id, 'bob', true);
+    await bob.until('found', () => warned(bob, 'key-transparency', /contradict each other/, id));
+    await assert.rejects(bob.client.send(id, 'psst'), { code: 'sending-paused' });
+    await assert.rejects(bob.client.resolve('dave'), { code: 'log-finding' });
+    // The commit counted all the same, for Bob as for the others.
+    await alice.client.send(id, 'still one group');
+    for (const one of [bob, carol]) await one.sees('split', ['still one group']);
+    // And Bob's commit shows it to Alice.
+    await bob.client.setAdmin(id, 'carol', true);
+    await alice.until('found', () => warned(alice, 'key-transparency', /contradict each other/, id));
+    other.close();
+  } finally {
+    await fork.close();
+    world.clockOffsetMs = 0;
+  }
+  const [finding] = bob.store.log.findings();
+  const evidence = JSON.parse(finding!.evidence) as { mine: string; other: string };
+  assert.match(evidence.mine, /key-transparency\n\d+\n/);
+  assert.match(evidence.other, /key-transparency\n\d+\n/);
+  forBob.honest();
+  // Bob's copy is of the other log: an audit of this one says so each time, and the evidence stays.
+  assert.deepEqual(await kinds(bob), ['split-view', 'split-view']);
+});
+
+test('THREATS 21: one entry changed in the server’s database is found by an audit, and named', async () => {
+  const olivia = await world.person('olivia');
+  await olivia.client.resolve('alice');
+  const before = await olivia.client.audit();
+  assert.deepEqual(before.findings, []);
+  const change = (): void =>
+    withDatabase((db) => {
+      const entry = db.prepare<[], Buffer>('SELECT entry FROM kt_entry WHERE position = 2').pluck().get()!;
+      entry[40]! ^= 1;
+      db.prepare('UPDATE kt_entry SET entry = ? WHERE position = 2').run(entry);
+    });
+  change();
+  const report = await olivia.client.audit();
+  assert.equal(report.changedAt, 2);
+  assert.equal(report.root, undefined);
+  assert.deepEqual(
+    report.findings.map(({ kind, username, accepted }) => ({ kind, username, accepted })),
+    [{ kind: 'root-mismatch', username: undefined, accepted: false }],
+  );
+  assert.ok(warned(olivia, 'key-transparency', /do not add up/));
+  await assert.rejects(olivia.client.resolve('bob'), { code: 'log-finding' });
+  // Changed back: the log is in order again, what was found stays in the report.
+  change();
+  const after = await olivia.client.audit({ accept: true });
+  assert.equal(after.root, before.root);
+  assert.deepEqual(
+    after.findings.map(({ kind, accepted }) => ({ kind, accepted })),
+    [{ kind: 'root-mismatch', accepted: true }],
+  );
+  await olivia.client.resolve('bob');
+});
+
+test('THREATS 21: an entry of one’s own account that one did not make is found without an audit', async () => {
+  const heidi = await world.person('heidi');
+  await heidi.until('saw the own entry', () => heidi.store.log.ownEntries()[0]?.seen !== undefined);
+  await world.stopServer();
+  withDatabase((db) => {
+    const row = db
+      .prepare<[], { account: number; entry: Buffer }>(
+        `SELECT k.account, k.entry FROM kt_account k JOIN account a ON a.id = k.account WHERE a.username = 'heidi'`,
+      )
+      .get()!;
+    const entry = Buffer.from(row.entry);
+    entry.writeUInt32BE(1, 33);
+    entry.set(nodeCrypto.random(32), 37);
+    db.prepare('INSERT INTO kt_queue (account, version, entry) VALUES (?, 1, ?)').run(row.account, entry);
+  });
+  await world.startServer();
+  world.clockOffsetMs += 11 * 60_000;
+  await heidi.restart();
+  await heidi.until('found', () => warned(heidi, 'key-transparency', /was not made by it|is newer/));
+  world.clockOffsetMs = 0;
+  assert.ok((await kinds(heidi)).includes('unexpected-own-entry'));
+});
+
+test('a deleted account is over in the log too; its history stays', async () => {
+  const peggy = await world.person('peggy');
+  const ivan = await world.person('ivan');
+  await peggy.client.resolve('ivan');
+  const chat = await ivan.client.openDirect('peggy');
+  await ivan.client.send(chat.id, 'farewell');
+  await peggy.joined('ivan');
+  await ivan.client.flush();
+  await ivan.client.deleteAccount();
+  await assert.rejects(ivan.client.login('ivan', ivan.password), { code: 'account-deleted' });
+  assert.deepEqual(await ivan.texts('peggy'), ['farewell']);
+  await assert.rejects(peggy.client.resolve('ivan'), { code: 'unknown-user' });
+  const gone = (await peggy.client.audit()).accounts.find(({ username }) => username === 'ivan');
+  assert.deepEqual(gone, {
+    username: 'ivan',
+    self: false,
+    outcome: 'unlisted',
+    version: undefined,
+    reason: 'the account was deleted',
+  });
+});
+
+test('a server that shows another log than before, or none any more, is refused', async () => {
+  for (const [words, lie] of [
+    [/no longer shows/, { logOrigin: '', logKey: new Uint8Array(0), logVrfKey: new Uint8Array(0) }],
+    [/another one/, { logVrfKey: nodeCrypto.random(32) }],
+    [/another one/, { logKey: nodeCrypto.random(32) }],
+    [/another one/, { logOrigin: 'elsewhere/key-transparency' }],
+    [/properly/, { logVrfKey: new Uint8Array(0) }],
+  ] as const) {
+    await alice.close();
+    await alice.open();
+    forAlice.answer(methods.p2p.health, (real) => ({ ...real, ...lie }));
+    await assert.rejects(alice.client.connect(), { code: 'server-changed', message: words });
+  }
+  forAlice.honest();
+  await alice.client.connect();
+});
+
+test('THREATS 21: a server put back to an earlier state is found: by an audit, and before anything is believed', async () => {
+  const victor = await world.person('victor');
+  assert.deepEqual(await kinds(victor), []);
+  const backup = await copyOfServer('backup');
+  await world.person('judy');
+  await victor.client.resolve('judy');
+  await world.stopServer();
+  await rm(world.dataDir, { recursive: true });
+  await cp(backup, world.dataDir, { recursive: true });
+  await world.startServer();
+  await victor.restart();
+  const report = await victor.client.audit();
+  assert.deepEqual(
+    report.findings.filter(({ accepted }) => !accepted).map(({ kind }) => kind),
+    ['rollback'],
+  );
+  assert.equal(report.entries, undefined);
+  await assert.rejects(victor.client.resolve('bob'), { code: 'log-finding', message: /fewer entries/ });
+});
