@@ -455,6 +455,33 @@ test('a receipt that does not verify is kept as evidence and shown', async () =>
   await bob.sees('receipts', ['honest', 'lied about']);
 });
 
+test('the receipt of an accepted commit is checked like that of a message; the commit counts all the same', async () => {
+  const { id } = await groupOfThree('commit receipts');
+  await commitByAlice(id, true);
+  assert.equal(warned(alice, 'bad-receipt', /./, id), false);
+  forAlice.answer(methods.delivery.submitCommit, (real) => {
+    if (real.outcome.case === 'accepted') real.outcome.value.results.pop();
+    return real;
+  });
+  await commitByAlice(id, false);
+  await alice.until('noticed', () => warned(alice, 'bad-receipt', /a change of the group does not verify/, id));
+  forAlice.honest();
+  await alice.client.send(id, 'going on');
+  for (const one of [bob, carol]) await one.sees('commit receipts', ['going on']);
+  // An answer that was lost and is given again carries a receipt that fits.
+  const before = alice.events.length;
+  let lose = true;
+  forAlice.answer(methods.delivery.submitCommit, (answer) => {
+    if (lose) forAlice.cut();
+    lose = false;
+    return answer;
+  });
+  forAlice.envelopes = (envelope) => (envelope.entry === undefined ? [envelope] : []);
+  await commitByAlice(id, true);
+  const since = alice.events.slice(before);
+  assert.equal(since.filter((event) => event.type === 'warning' && event.code === 'bad-receipt').length, 0);
+});
+
 test('THREATS 39: the same message id with other bytes: the first one stands', async () => {
   const { channelId } = await groupOfThree('same id');
   const messageId = freshId();
