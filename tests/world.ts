@@ -4,12 +4,10 @@
 //   await using world = await World.start();
 //   const alice = await world.person('alice');
 //   const chat = await alice.client.openDirect('bob');
-import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { createInterface } from 'node:readline';
 import { nodeCrypto } from '@quicprochat/crypto/node';
 import type { Client, ClientEvent, Conversation, Message } from '@quicprochat/client/node';
 import { resolveConfig, type RunningServer, startServer } from '@quicprochat/server';
@@ -19,6 +17,7 @@ import { createClient } from '../packages/client/src/open-client.ts';
 import type { Dialer } from '../packages/client/src/server-connection.ts';
 import { openProfile } from '../packages/client/src/store/profile.node.ts';
 import type { Store } from '../packages/client/src/store/index.ts';
+import { flagsFor, ServerProcess } from './server-process.ts';
 
 export interface WorldOptions {
   /** Settings of the server by their path, for example `limits.inboxEnvelopes`. */
@@ -27,6 +26,8 @@ export interface WorldOptions {
   readonly ownProcess?: boolean;
   /** Of the randomness handed to the clients; printed when a test fails. Order of arrival and some key draws are real. */
   readonly seed?: string;
+  /** Done when the folder is there and before the server starts for the first time. */
+  readonly beforeStart?: (world: World) => Promise<void>;
 }
 
 /** No limits on how often, so that tests may do in a second what people do in a day. */
@@ -47,11 +48,12 @@ export class World {
   readonly #ownProcess: boolean;
   readonly #people: Person[] = [];
   #server: RunningServer | undefined;
-  #process: ChildProcess | undefined;
+  #process: ServerProcess | undefined;
   #port = 0;
 
   static async start(options: WorldOptions = {}): Promise<World> {
     const world = new World(await mkdtemp(path.join(tmpdir(), 'qpc-world-')), options);
+    await options.beforeStart?.(world);
     await world.startServer();
     return world;
   }
@@ -96,23 +98,11 @@ export class World {
   }
 
   async #spawn(flags: Readonly<Record<string, unknown>>): Promise<void> {
-    const main = path.join(import.meta.dirname, '../apps/qpc-server/src/main.ts');
-    const args = Object.entries(flags).flatMap(([name, value]) => [
-      `--${name.replaceAll('.', '-').replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`,
-      String(value),
-    ]);
-    const child = spawn(process.execPath, [main, '--json', ...args], { stdio: ['ignore', 'pipe', 'inherit'] });
-    this.#process = child;
-    const lines = createInterface({ input: child.stdout });
-    const [first] = await Promise.race([
-      lines[Symbol.asyncIterator]()
-        .next()
-        .then(({ value }) => [value as string]),
-      new Promise<never>((_, reject) => child.once('exit', (code) => reject(new Error(`qpc-server exited: ${code}`)))),
-    ]);
-    const ready = JSON.parse(first ?? '{}') as { port?: number };
-    if (ready.port === undefined) throw new Error(`qpc-server did not say its port: ${first}`);
-    this.#port = ready.port;
+    const server = new ServerProcess({ args: flagsFor(flags), onLog: (line) => console.error(line) });
+    this.#process = server;
+    const outcome = await server.started;
+    if (outcome.kind !== 'ready') throw new Error(`qpc-server did not start: ${JSON.stringify(outcome)}`);
+    this.#port = outcome.ready.port;
   }
 
   /** Stops the server in an orderly way. */
@@ -131,12 +121,14 @@ export class World {
 
   /** Ends the server's process at once, as a power failure would. Only with `ownProcess`. */
   async killServer(signal: NodeJS.Signals = 'SIGKILL'): Promise<void> {
-    const child = this.#process;
-    if (child === undefined) return;
+    const server = this.#process;
     this.#process = undefined;
-    const gone = new Promise<void>((resolve) => child.once('exit', () => resolve()));
-    child.kill(signal);
-    await gone;
+    await server?.end(signal);
+  }
+
+  /** The server's certificate, PEM. */
+  async trustAnchor(): Promise<Uint8Array> {
+    return new Uint8Array(await readFile(path.join(this.dataDir, 'cert.pem')));
   }
 
   dialer(): Dialer {
@@ -147,7 +139,7 @@ export class World {
           host: '127.0.0.1',
           port: this.#port,
           serverName: 'localhost',
-          trustAnchor: new Uint8Array(await readFile(path.join(this.dataDir, 'cert.pem'))),
+          trustAnchor: await this.trustAnchor(),
           connectTimeoutMs: timeoutMs,
           signal,
         }),
