@@ -12,8 +12,8 @@ import { openDatabase } from '../../packages/server/src/store/sqlite-database.no
 import { type Person as WorldPerson, World } from '../world.ts';
 import { type HashChain, violations } from './history.ts';
 import * as load from './load.ts';
-import { Random } from './random.ts';
-import { connect, Device, login, newPerson, type Person, register, type Site } from './wire.ts';
+import { Random } from '../random.ts';
+import { connect, Device, login, newPerson, type Person, register, type Site } from '../wire.ts';
 
 export interface FaultOptions {
   readonly kills: number;

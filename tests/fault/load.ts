@@ -12,8 +12,8 @@ import {
 } from '@quicprochat/proto';
 import { methods, type RpcClient, RpcError } from '@quicprochat/transport';
 import type { Accepted, Delivered, History, Promised, Register } from './history.ts';
-import type { Random } from './random.ts';
-import { connect, Device, newDevice, newPerson, type Person, register, resume, signed, type Site } from './wire.ts';
+import type { Random } from '../random.ts';
+import { connect, Device, newDevice, newPerson, type Person, register, resume, signed, type Site } from '../wire.ts';
 
 type Operation = Register['operations'][number];
 

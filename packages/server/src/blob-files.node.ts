@@ -6,6 +6,7 @@ import { createHash, timingSafeEqual } from 'node:crypto';
 import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
 import type { BlobFiles } from './blobs.ts';
+import { StoreError } from './store/store.ts';
 
 const OWNER_ONLY_DIRECTORY = 0o700;
 const OWNER_ONLY_FILE = 0o600;
@@ -20,9 +21,9 @@ export async function openBlobFiles(folder: string): Promise<BlobFiles> {
   const final = (name: string) => path.join(shelf(name), name);
 
   return {
-    unfinishedBytes: async (name) => (await orMissing(stat(partial(name))))?.size ?? 0,
+    unfinishedBytes: onDisk(async (name) => (await orMissing(stat(partial(name))))?.size ?? 0),
 
-    write: async (name, offset, chunk) => {
+    write: onDisk(async (name, offset, chunk) => {
       // Not 'a': a chunk cut short by a crash is written over.
       const file = (await orMissing(open(partial(name), 'r+'))) ?? (await open(partial(name), 'wx+', OWNER_ONLY_FILE));
       try {
@@ -33,9 +34,9 @@ export async function openBlobFiles(folder: string): Promise<BlobFiles> {
       } finally {
         await file.close();
       }
-    },
+    }),
 
-    finish: async (name, blobName, sizeBytes, expectedHash) => {
+    finish: onDisk(async (name, blobName, sizeBytes, expectedHash) => {
       const file = await open(partial(name), 'r+');
       let matches: boolean;
       try {
@@ -62,11 +63,13 @@ export async function openBlobFiles(folder: string): Promise<BlobFiles> {
       await syncDirectory(shelf(blobName));
       await syncDirectory(folder);
       return true;
-    },
+    }),
 
-    discard: (name) => rm(partial(name), { force: true }),
+    discard: onDisk((name) => rm(partial(name), { force: true })),
 
-    read: async (name, offset, length) => {
+    finishedBytes: onDisk(async (blobName) => (await orMissing(stat(final(blobName))))?.size),
+
+    read: onDisk(async (name, offset, length) => {
       const file = await orMissing(open(final(name), 'r'));
       if (file === undefined) return undefined;
       try {
@@ -81,9 +84,9 @@ export async function openBlobFiles(folder: string): Promise<BlobFiles> {
       } finally {
         await file.close();
       }
-    },
+    }),
 
-    remove: (name) => rm(final(name), { force: true }),
+    remove: onDisk((name) => rm(final(name), { force: true })),
 
     list: async function* () {
       for (const entry of await readdir(folder)) {
@@ -106,6 +109,25 @@ function checked(name: string): string {
   if (!NAME.test(name)) throw new Error('a blob has another kind of name');
   return name;
 }
+
+/** The system's errors in the store's words, which callers turn into an answer. */
+function onDisk<A extends readonly unknown[], T>(task: (...args: A) => Promise<T>): (...args: A) => Promise<T> {
+  return async (...args) => {
+    try {
+      return await task(...args);
+    } catch (cause) {
+      const code = cause instanceof Error && 'code' in cause ? String(cause.code) : undefined;
+      if (code === undefined) throw cause;
+      if (NO_SPACE.has(code)) {
+        throw new StoreError('disk_full', 'The disk is full: free some space in the data directory.', { cause });
+      }
+      throw new StoreError('io', 'A file of a blob could not be read or written: check the disk.', { cause });
+    }
+  };
+}
+
+// No space, a quota, and a limit on the size of files.
+const NO_SPACE: ReadonlySet<string> = new Set(['ENOSPC', 'EDQUOT', 'EFBIG']);
 
 async function orMissing<T>(attempt: Promise<T>): Promise<T | undefined> {
   try {

@@ -16,7 +16,10 @@ export const BLOB_CHUNK_BYTES = 256 * 1024;
 export const BLOB_BYTES_MAX = 50 * 1024 * 1024;
 export const BLOB_ID_BYTES = 32;
 
-/** Files by name; names are hex digits that the server computes, never text of a user (THREATS 29). */
+/**
+ * Files by name; names are hex digits that the server computes, never text of a user (THREATS 29). A disk that is full or
+ * fails is a StoreError, like that of the database beside it.
+ */
 export interface BlobFiles {
   /** Bytes of an unfinished file; 0 when there is none. */
   unfinishedBytes(name: string): Promise<number>;
@@ -28,6 +31,8 @@ export interface BlobFiles {
    */
   finish(name: string, blobName: string, sizeBytes: number, expectedHash: Uint8Array): Promise<boolean>;
   discard(name: string): Promise<void>;
+  /** Bytes of a finished file; undefined when there is no such file. */
+  finishedBytes(blobName: string): Promise<number | undefined>;
   /** Part of a finished file; undefined when there is no such file. */
   read(blobName: string, offset: number, length: number): Promise<Uint8Array | undefined>;
   remove(blobName: string): Promise<void>;
@@ -75,6 +80,11 @@ export class Blobs {
       if (begun.kind !== 'open') return begun;
       if (begun.restarted) await files.discard(name);
       let nextOffset = await this.#received(name, sizeBytes);
+      // The last chunk came, and that it did never reached the store: the process died, or the disk was full.
+      if (nextOffset === 0 && (await files.finishedBytes(blobName)) === sizeBytes) {
+        await store.completeUpload(upload, writes);
+        return { kind: 'complete' };
+      }
       if (chunk.length > 0 && offset === nextOffset) {
         await files.write(name, offset, chunk);
         nextOffset += chunk.length;

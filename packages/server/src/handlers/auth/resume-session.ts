@@ -6,6 +6,7 @@ import { handler } from '../../handler.ts';
 import { networkOf } from '../../rate-limits.ts';
 import { unauthenticated } from '../../refusals.ts';
 import { beginDeviceSession, SESSION_LIFETIME_MS } from '../../sessions.ts';
+import { StoreError } from '../../store/store.ts';
 
 /** A token and the device key together; each alone is worth nothing (THREATS 13, 37). */
 export const resumeSession = handler(methods.auth.resumeSession, async ({ server, connection, writes }, request) => {
@@ -31,7 +32,13 @@ export const resumeSession = handler(methods.auth.resumeSession, async ({ server
   if (!genuine) throw refused();
 
   const expiresAtMs = nowMs + SESSION_LIFETIME_MS;
-  const resumed = await server.store.resumeSession({ tokenHash, nowMs, expiresAtMs }, writes);
+  const resumed = await server.store
+    .resumeSession({ tokenHash, nowMs, expiresAtMs }, writes)
+    // Where nothing can be written, whoever comes may still read; only the token's end does not move on.
+    .catch((error: unknown) => {
+      if (error instanceof StoreError && (error.kind === 'disk_full' || error.kind === 'io')) return found;
+      throw error;
+    });
   if (resumed.kind === 'none') throw refused();
   const { address, username, deviceKey } = resumed;
   await beginDeviceSession(server, connection, { kind: 'device', address, username, deviceKey });
