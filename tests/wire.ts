@@ -3,14 +3,17 @@
 import { create, type DescMessage, fromBinary, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
 import {
   CERTIFICATE_LIFETIME_SECS,
+  computeCommitment,
   type DeviceAddress,
   generateSigningKey,
   HISTORY_START,
+  nextHistory,
   opaqueLoginFinish,
   opaqueLoginStart,
   opaqueReady,
   opaqueRegisterFinish,
   opaqueRegisterStart,
+  parseAccountStatement,
   signAccountStatement,
   signDeviceCertificate,
   signLoginProof,
@@ -74,8 +77,8 @@ export function newDevice(origin: string, of: Pick<Person, 'username' | 'identit
   return { username, identity, device, address: { identityKey: identity.publicKey, deviceId }, certificate };
 }
 
-/** What the key-transparency log is told of an account with these devices and no past. */
-export function firstStatement(origin: string, { username, identity, certificate }: Person): Uint8Array {
+/** What the key-transparency log is told of an account with one device and no past. */
+function firstStatement(origin: string, { username, identity, certificate }: Person): Uint8Array {
   return signAccountStatement(crypto, identity.privateKey, {
     kind: 'keys',
     origin,
@@ -85,6 +88,32 @@ export function firstStatement(origin: string, { username, identity, certificate
     history: HISTORY_START,
     certificates: [certificate],
     revocations: [],
+  });
+}
+
+/** The account's next statement, by what the server and its log say of the account now. */
+export async function nextStatement(
+  rpc: RpcClient,
+  origin: string,
+  { username, identity }: Pick<Person, 'username' | 'identity'>,
+  after: { readonly certificates: readonly Uint8Array[]; readonly revocations: readonly Uint8Array[] },
+): Promise<Uint8Array> {
+  const { outcome } = await rpc.call(methods.user.resolveUser, { username });
+  if (outcome.case !== 'found' || outcome.value.keyTransparency === undefined) {
+    throw new Error(`${username} is not in the log`);
+  }
+  const { opening, version, statement } = outcome.value.keyTransparency;
+  const newest = parseAccountStatement(statement);
+  if (newest === undefined) throw new Error('the newest statement cannot be read');
+  const commitment = computeCommitment(crypto, { opening, username, version, statement });
+  return signAccountStatement(crypto, identity.privateKey, {
+    kind: 'keys',
+    origin,
+    username,
+    identityKey: identity.publicKey,
+    version: version + 1,
+    history: nextHistory(crypto, newest.claims.history, commitment),
+    ...after,
   });
 }
 

@@ -8,7 +8,9 @@ import { killAgainAndAgain } from './kill-again-and-again.ts';
 test('a server killed again and again under load keeps every promise (THREATS 11, 15, 32)', async () => {
   const seed = process.env['SEED'] ?? String(Date.now() % 1_000_000);
   const lines: string[] = [];
-  const { violations: broken, counts } = await killAgainAndAgain({ kills: 2, seed, say: (line) => lines.push(line) });
+  const say = (line: string): void => void lines.push(line);
+  // People with the real client survive it in server-restart.test.ts, and here in the long run.
+  const { violations: broken, counts } = await killAgainAndAgain({ kills: 2, seed, people: false, say });
   assert.deepEqual(broken, [], `npm run fault -- --kills 2 --seed ${seed}\n${lines.join('\n')}`);
   for (const name of ['envelopes delivered', 'commits accepted', 'KeyPackages handed out', 'answers lost']) {
     assert.ok((counts[name] ?? 0) > 0, `${name}: nothing was tried (seed ${seed})`);

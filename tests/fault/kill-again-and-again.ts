@@ -18,6 +18,8 @@ import { connect, Device, login, newPerson, type Person, register, type Site } f
 export interface FaultOptions {
   readonly kills: number;
   readonly seed: string;
+  /** Whether people with the real client take part; they take time. */
+  readonly people: boolean;
   /** Progress, a line at a time. */
   readonly say: (line: string) => void;
 }
@@ -33,7 +35,7 @@ export interface FaultOutcome {
 const ORIGIN = 'fault.test';
 const PASSWORD = 'a password for nobody';
 /** The server has so long, of the time of the whole run, for each death and what follows. */
-const MS_PER_KILL = 10_000;
+const MS_PER_KILL = 20_000;
 const MS_BESIDES = 120_000;
 
 const UNLIMITED = Object.fromEntries(
@@ -49,6 +51,7 @@ const UNLIMITED = Object.fromEntries(
     'keyPackages',
     'keyPackageUploads',
     'hints',
+    'logReads',
   ].map((name) => [`rates.${name}`, 0]),
 );
 
@@ -94,7 +97,7 @@ const CHAIN: HashChain = {
     encodeHex(logHashNext(crypto, bytesOf(previous), BigInt(position), bytesOf(payloadHash))),
 };
 
-export async function killAgainAndAgain({ kills, seed, say }: FaultOptions): Promise<FaultOutcome> {
+export async function killAgainAndAgain({ kills, seed, people: withPeople, say }: FaultOptions): Promise<FaultOutcome> {
   const started = performance.now();
   const random = new Random(`${seed}/load`);
   const moments = new Random(`${seed}/kills`);
@@ -131,23 +134,19 @@ export async function killAgainAndAgain({ kills, seed, say }: FaultOptions): Pro
     return { person, token: await login(rpc, ORIGIN, person, PASSWORD) };
   };
   const rpc = await connect(site);
-  const { receiptKey } = await rpc.call(methods.p2p.health, {});
+  const health = await rpc.call(methods.p2p.health, {});
   const members = [];
   for (const name of ['one', 'two', 'three']) members.push(await newcomer(rpc, newPerson(ORIGIN, name)));
   const admin = await newcomer(rpc, administrator);
   const victim = await newcomer(rpc, newPerson(ORIGIN, 'victim'));
   rpc.close();
-  const sdk = await world.people('alice', 'bob', 'carol');
-  const [alice] = sdk;
-  const { id: group } = await alice.client.createGroup('chat');
-  await alice.client.invite(group, ['bob', 'carol']);
-  for (const person of sdk) await person.joined('chat');
-  for (const person of sdk) await person.client.connect({ keepTrying: true });
+  const sdk = withPeople ? await peopleWhoChat(world) : [];
 
   const stop = new AbortController();
   const work: load.Work = {
     site,
-    receiptKey,
+    receiptKey: health.receiptKey,
+    log: { origin: health.logOrigin, key: health.logKey, vrfKey: health.logVrfKey, serverOrigin: ORIGIN },
     recorder,
     random,
     channelId: random.bytes(16),
@@ -178,12 +177,15 @@ export async function killAgainAndAgain({ kills, seed, say }: FaultOptions): Pro
       sdk.map(async (person) => {
         const texts = said.get(person.name) ?? [];
         texts.push(`${person.name} ${texts.length}`);
-        await person.client.send(group, texts.at(-1) ?? '');
+        await person.say('chat', texts.at(-1) ?? '');
       }),
     );
   };
   const blobs = load.uploadBlobs(work, three2);
   const accounts = load.registerAccounts(work, two2, Math.ceil(kills / 3));
+  const stopWatching = new AbortController();
+  const watching = load.watchLog({ ...work, stop: stopWatching.signal }, three);
+  watching.catch(() => {});
   const working = Promise.all([
     ...devices.map((device) => load.acknowledge(work, device)),
     load.send(work, one, people),
@@ -205,8 +207,9 @@ export async function killAgainAndAgain({ kills, seed, say }: FaultOptions): Pro
   const killing = (async (): Promise<number> => {
     let early = 0;
     for (let kill = 1; kill <= kills; kill++) {
-      // Most of what can go wrong goes wrong early after a start, or under full load.
-      await later(moments.below(3) === 0 ? moments.below(150) : 100 + moments.below(900));
+      // Most of what can go wrong goes wrong early after a start, or under full load: a slow machine gets the time for it.
+      if (moments.below(3) === 0) await later(moments.below(150));
+      else await someWork(recorder, 1 + moments.below(80), moments.below(30));
       await speak();
       site.goDown();
       for (const person of sdk) person.cut();
@@ -240,7 +243,9 @@ export async function killAgainAndAgain({ kills, seed, say }: FaultOptions): Pro
     await load.checkBlobs(work, one2, await blobs);
     await load.checkBan(work, boss, victim.person, victim.token);
     await load.checkDevices(work, one);
-    for (const person of await accounts) await load.checkAccount(work, two, person);
+    for (const person of [...people, ...(await accounts)]) await load.checkAccount(work, two, person);
+    stopWatching.abort();
+    await watching;
     for (const device of devices) await load.readToTheEnd(work, device);
     recorder.observations.push(...(await whatPeopleMiss(sdk, said)));
   };
@@ -266,11 +271,22 @@ export async function killAgainAndAgain({ kills, seed, say }: FaultOptions): Pro
       'KeyPackage fetches lost': recorder.keyPackages.lostFetches,
       'blob bytes': recorder.blobBytes,
       'accounts registered': recorder.accounts,
+      'entries of the log': recorder.logEntries,
       'things with one state': recorder.registers.length,
       'messages through the SDK': total,
     },
     violations: violations(recorder, CHAIN),
   };
+}
+
+async function peopleWhoChat(world: World): Promise<readonly WorldPerson[]> {
+  const people = await world.people('alice', 'bob', 'carol');
+  const [alice] = people;
+  const { id } = await alice.client.createGroup('chat');
+  await alice.client.invite(id, ['bob', 'carol']);
+  for (const person of people) await person.joined('chat');
+  for (const person of people) await person.client.connect({ keepTrying: true });
+  return people;
 }
 
 /** Exactly-once on the screens of people with the real client. */
@@ -323,6 +339,15 @@ async function whatTheBooksSay(world: World, keyFile: unknown, recorder: load.Re
     db.close();
   }
 }
+
+/** Waits for so many answers, and a moment more. */
+async function someWork({ promised }: load.Recorder, answers: number, moreMs: number): Promise<void> {
+  const enough = promised.length + answers;
+  for (let waitedMs = 0; promised.length < enough && waitedMs < WORK_MS_MAX; waitedMs += 10) await later(10);
+  await later(moreMs);
+}
+
+const WORK_MS_MAX = 8_000;
 
 function later(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));

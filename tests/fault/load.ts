@@ -1,6 +1,18 @@
 // Work for a server that is killed all the time: devices that send, commit, fetch, upload, revoke and ban, each repeating
 // what had no answer as a real client does, and writing down what it was promised and what it saw (history.ts).
-import { type Delivery, parseReceipt, signRevocation, verifyReceipt } from '@quicprochat/core';
+import {
+  type Delivery,
+  type Finding,
+  type IndexFinding,
+  LogMirror,
+  openCheckpoint,
+  parseReceipt,
+  type PinnedLog,
+  type ResolvedAccount,
+  signRevocation,
+  verifyReceipt,
+  verifyResolve,
+} from '@quicprochat/core';
 import { encodeHex } from '@quicprochat/crypto';
 import { nodeCrypto as crypto } from '@quicprochat/crypto/node';
 import {
@@ -13,7 +25,18 @@ import {
 import { methods, type RpcClient, RpcError } from '@quicprochat/transport';
 import type { Accepted, Delivered, History, Promised, Register } from './history.ts';
 import type { Random } from '../random.ts';
-import { connect, Device, newDevice, newPerson, type Person, register, resume, signed, type Site } from '../wire.ts';
+import {
+  connect,
+  Device,
+  newDevice,
+  newPerson,
+  nextStatement,
+  type Person,
+  register,
+  resume,
+  signed,
+  type Site,
+} from '../wire.ts';
 
 type Operation = Register['operations'][number];
 
@@ -34,6 +57,9 @@ export class Recorder implements History {
   readonly #registers = new Map<string, Operation[]>();
   /** Calls whose answer was lost. */
   lost = 0;
+  /** Accounts as they were proven to be in the log. */
+  readonly resolved: ResolvedAccount[] = [];
+  logEntries = 0;
   blobBytes = 0;
   accounts = 0;
 
@@ -76,6 +102,7 @@ export class Recorder implements History {
 export interface Work {
   readonly site: Site;
   readonly receiptKey: Uint8Array;
+  readonly log: PinnedLog;
   readonly recorder: Recorder;
   readonly random: Random;
   readonly channelId: Uint8Array;
@@ -443,17 +470,14 @@ export async function checkBan(work: Work, admin: Device, victim: Person, token:
 export async function revokeDevices(work: Work, manager: Device): Promise<void> {
   const { site, recorder, stop } = work;
   const { origin } = site;
-  const { identity, address } = manager.person;
+  const { identity, certificate, address } = manager.person;
   const { identityKey } = address;
+  const revocations: Uint8Array[] = [];
   while (!stop.aborted) {
     const device = newDevice(origin, manager.person);
     const { deviceId } = device.address;
     const name = `device ${encodeHex(deviceId).slice(0, 8)}`;
     recorder.read(name, 'unknown');
-    const registration = signed(origin, identity, methods.device.registerDevice.id, RegisterDeviceBodySchema, {
-      deviceCertificate: device.certificate,
-      name: 'spare',
-    });
     const revocation = signRevocation(crypto, identity.privateKey, {
       origin,
       address: device.address,
@@ -461,27 +485,37 @@ export async function revokeDevices(work: Work, manager: Device): Promise<void> 
       signer: 'identity',
       revokedAtSecs: Math.floor(Date.now() / 1000),
     });
-    const body = { deviceId, revocation };
-    const steps = [
-      ['registered', (rpc: RpcClient) => rpc.call(methods.device.registerDevice, { signed: registration })],
-      [
-        'revoked',
-        (rpc: RpcClient) =>
-          rpc.call(methods.device.revokeDevice, {
-            signed: signed(origin, identity, methods.device.revokeDevice.id, RevokeDeviceBodySchema, body),
-          }),
-      ],
-    ] as const;
-    for (const [state, step] of steps) {
-      const attempt = await manager.try<unknown>(step);
-      if (attempt.kind === 'refused') throw attempt.error;
-      recorder.write(name, state, attempt.kind === 'answered');
-      await pause(work, 10, 150);
-      recorder.read(name, await stateOf(manager, identityKey, deviceId));
-      if (attempt.kind === 'answered') continue;
-      await manager.insist<unknown>(step);
-      recorder.write(name, state, true);
+    const enroll = async (rpc: RpcClient): Promise<unknown> => {
+      const after = { certificates: [certificate, device.certificate], revocations };
+      const accountStatement = await nextStatement(rpc, origin, manager.person, after);
+      const body = { deviceCertificate: device.certificate, name: 'spare', accountStatement };
+      const method = methods.device.registerDevice;
+      return rpc.call(method, { signed: signed(origin, identity, method.id, RegisterDeviceBodySchema, body) });
+    };
+    const revoke = async (rpc: RpcClient): Promise<unknown> => {
+      const after = { certificates: [certificate], revocations: [...revocations, revocation] };
+      const accountStatement = await nextStatement(rpc, origin, manager.person, after);
+      const body = { deviceId, revocation, accountStatement };
+      const method = methods.device.revokeDevice;
+      return rpc.call(method, { signed: signed(origin, identity, method.id, RevokeDeviceBodySchema, body) });
+    };
+    for (const [state, step] of [
+      ['registered', enroll],
+      ['revoked', revoke],
+    ] as const) {
+      // Signed anew each time, so whoever got no answer looks first whether it happened.
+      for (let found = ''; found !== state;) {
+        const attempt = await manager.try(step);
+        if (attempt.kind === 'refused') throw attempt.error;
+        if (attempt.kind === 'lost') recorder.lost += 1;
+        recorder.write(name, state, attempt.kind === 'answered');
+        await pause(work, 10, 150);
+        found = await stateOf(manager, identityKey, deviceId);
+        recorder.read(name, found);
+        if (attempt.kind === 'answered') break;
+      }
     }
+    revocations.push(revocation);
   }
 }
 
@@ -547,9 +581,67 @@ export async function registerAccounts(work: Work, device: Device, most: number)
   return made;
 }
 
-export async function checkAccount({ recorder }: Work, device: Device, person: Person): Promise<void> {
+export async function checkAccount({ recorder, log }: Work, device: Device, person: Person): Promise<void> {
   const { username, identity } = person;
   const { outcome } = await device.insist((rpc) => rpc.call(methods.user.resolveUser, { username }));
-  const isThere = outcome.case === 'found' && encodeHex(outcome.value.identityKey) === encodeHex(identity.publicKey);
+  const found = outcome.case === 'found' ? outcome.value : undefined;
+  const isThere = found !== undefined && encodeHex(found.identityKey) === encodeHex(identity.publicKey);
   recorder.read(`account ${username}`, isThere ? 'there' : 'unknown');
+  if (found === undefined) return;
+  const { keyTransparency } = found;
+  const verdict =
+    keyTransparency === undefined
+      ? ({ kind: 'refused', detail: 'there is none' } as const)
+      : verifyResolve(crypto, log, username, keyTransparency, identity.publicKey);
+  if (verdict.kind === 'verified') recorder.resolved.push(verdict.account);
+  else recorder.observations.push(`the proof of account ${username} in the log is refused: ${verdict.detail}`);
+}
+
+/**
+ * Mirrors the key-transparency log through all the kills: a head that an earlier one does not lead to, an entry that has
+ * changed or gone, an account's entry twice is a finding (THREATS 21).
+ */
+export async function watchLog(work: Work, device: Device): Promise<void> {
+  const mirror = new LogMirror(crypto, work.log);
+  while (!work.stop.aborted) {
+    await follow(work, device, mirror);
+    await pause(work, 20, 200);
+  }
+  await follow(work, device, mirror);
+  const { recorder } = work;
+  for (const finding of mirror.indexFindings) recorder.observations.push(`the log: ${describe(finding)}`);
+  recorder.logEntries = mirror.size;
+  for (const account of recorder.resolved) {
+    const { kind } = mirror.checkResolved(account, 0);
+    if (kind !== 'current' && kind !== 'superseded') {
+      recorder.observations.push(`account ${account.username} was proven to be in the log: ${kind} now`);
+    }
+  }
+}
+
+async function follow({ recorder, log }: Work, device: Device, mirror: LogMirror): Promise<void> {
+  // Seen elsewhere before this head was asked for: it has to lead to all of them.
+  for (const { checkpoint } of recorder.resolved) mirror.witness(checkpoint);
+  const { checkpoint } = await device.insist((rpc) => rpc.call(methods.keys.getTreeHead, {}));
+  const opened = openCheckpoint(crypto, checkpoint, log);
+  if (opened.kind === 'invalid') {
+    recorder.observations.push(`a head of the log: ${opened.reason}`);
+    return;
+  }
+  const start = mirror.update(opened.checkpoint);
+  if (start.kind === 'finding') recorder.observations.push(`the log: ${describe(start.finding)}`);
+  if (start.kind !== 'behind') return;
+  const { update } = start;
+  for (let next = update.next; ;) {
+    const from = BigInt(next);
+    const { entries } = await device.insist((rpc) => rpc.call(methods.keys.auditKeyTransparency, { start: from }));
+    const outcome = update.append(entries);
+    if (outcome.kind === 'finding') recorder.observations.push(`the log: ${describe(outcome.finding)}`);
+    if (outcome.kind !== 'more') return;
+    next = outcome.next;
+  }
+}
+
+function describe(finding: Finding | IndexFinding): string {
+  return JSON.stringify(finding, (_, value: unknown) => (value instanceof Uint8Array ? encodeHex(value) : value));
 }

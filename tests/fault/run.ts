@@ -18,7 +18,7 @@ if (!Number.isInteger(kills) || kills < 1 || kills > 10_000) {
   process.exit(2);
 }
 const seed = values.seed ?? String(Date.now() % 1_000_000);
-const outcome = await killAgainAndAgain({ kills, seed, say: (line) => console.error(line) });
+const outcome = await killAgainAndAgain({ kills, seed, people: true, say: (line) => console.error(line) });
 if (values.json === true) console.log(JSON.stringify({ v: 1, type: 'result', ...outcome }));
 else {
   console.log(`seed ${seed}, ${outcome.database}, ${(outcome.elapsedMs / 1000).toFixed(0)} s`);
