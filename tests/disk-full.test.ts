@@ -18,7 +18,7 @@ import { nodeCrypto as crypto } from '@quicprochat/crypto/node';
 import { Status, StoreState } from '@quicprochat/proto';
 import { methods, RpcClient, RpcError } from '@quicprochat/transport';
 import { ServerProcess, type ServerProcessOptions } from './server-process.ts';
-import { connect, login, newPerson, type Person, register, resume } from './wire.ts';
+import { connect, login, newPerson, register, resume } from './wire.ts';
 
 const ORIGIN = 'full.test';
 const DISK_BYTES = 12 * 1024 * 1024;
@@ -99,11 +99,6 @@ test('a disk of a few megabytes', async (t) => {
 
 test('files that may not grow', (t) => fillAndRecover(t, limitedFiles(t)));
 
-interface Session {
-  readonly person: Person;
-  readonly token: Uint8Array;
-}
-
 async function fillAndRecover(t: TestContext, disk: Disk): Promise<void> {
   const options: ServerProcessOptions = {
     under: disk.under,
@@ -115,8 +110,7 @@ async function fillAndRecover(t: TestContext, disk: Disk): Promise<void> {
   let { server, ready } = await ServerProcess.start(options);
   t.after(() => server.end('SIGKILL'));
   const trustAnchor = new Uint8Array(readFileSync(path.join(disk.outside, 'cert.pem')));
-  const alice: Session = { person: newPerson(ORIGIN, 'alice'), token: new Uint8Array(0) };
-  const { person } = alice;
+  const person = newPerson(ORIGIN, 'alice');
   let rpc = await connect({ port: ready.port, trustAnchor });
   await register(rpc, ORIGIN, person, 'a password');
   const token = await login(rpc, ORIGIN, person, 'a password');
@@ -197,6 +191,15 @@ async function fillAndRecover(t: TestContext, disk: Disk): Promise<void> {
     for (const secret of ['alice', encodeHex(inbox.recipientKey)]) assert.ok(!line.includes(secret), line);
   }
 
+  // Killed and started again while it is full: who had a session reads on.
+  await server.end('SIGKILL');
+  rpc.close();
+  ({ server, ready } = await ServerProcess.start(options));
+  rpc = await connect({ port: ready.port, trustAnchor });
+  await resume(rpc, ORIGIN, person, token);
+  assert.deepEqual(await readAll(rpc), stored);
+  isRefusal(await refusals(() => enqueue(200_000)));
+
   // Space again, without a restart.
   disk.makeRoom(server);
   await enqueue(200_000);
@@ -205,19 +208,45 @@ async function fillAndRecover(t: TestContext, disk: Disk): Promise<void> {
   while (!(await upload()));
   await enqueue(2_000);
   assert.deepEqual(await readAll(rpc), stored);
-
-  // Full again, and killed.
-  await server.end('SIGKILL');
-  rpc.close();
-  ({ server, ready } = await ServerProcess.start({
-    ...options,
-    under: disk.under.filter((word) => !word.startsWith('--fsize')),
-  }));
-  rpc = await connect({ port: ready.port, trustAnchor });
-  await resume(rpc, ORIGIN, person, token);
-  assert.deepEqual(await readAll(rpc), stored);
   const { chunk } = await rpc.call(methods.blob.downloadBlob, { blobId, offset: 0n, length: CHUNK_BYTES });
   assert.deepEqual(Buffer.from(chunk), Buffer.from(file.subarray(0, CHUNK_BYTES)));
   rpc.close();
-  assert.equal(await server.end('SIGTERM').then(() => server.exited), 0);
+  await server.end('SIGTERM');
+  assert.equal(await server.exited, 0, server.log.join('\n'));
 }
+
+test('a first start without space says so, and what to do', async (t) => {
+  const { dataDir } = limitedFiles(t);
+  const server = new ServerProcess({
+    under: ['prlimit', '--fsize=40000', '--'],
+    args: ['--data-dir', dataDir, '--listen', '127.0.0.1:0', '--metrics-listen', 'off', '--log-level', 'warn'],
+  });
+  const outcome = await server.started;
+  assert.equal(await server.exited, 6);
+  assert.ok(outcome.kind === 'refused', JSON.stringify(outcome));
+  assert.equal(outcome.code, 'data');
+  assert.match(outcome.message, /the database in .* could not be read or written: check the disk/);
+  assert.notEqual(outcome.hint, '');
+});
+
+test('a log that cannot be written changes nothing for anybody', async (t) => {
+  const { dataDir } = limitedFiles(t);
+  const { server, ready } = await ServerProcess.start({
+    under: ['sh', '-c', 'exec "$0" "$@" 2>/dev/full'],
+    args: ['--data-dir', dataDir, '--listen', '127.0.0.1:0', '--origin', ORIGIN, '--metrics-listen', 'off'].concat([
+      '--log-level',
+      'debug',
+    ]),
+  });
+  t.after(() => server.end('SIGKILL'));
+  const trustAnchor = new Uint8Array(readFileSync(path.join(dataDir, 'cert.pem')));
+  const rpc = await connect({ port: ready.port, trustAnchor });
+  const alice = newPerson(ORIGIN, 'alice');
+  await register(rpc, ORIGIN, alice, 'a password');
+  await login(rpc, ORIGIN, alice, 'a password');
+  // Every answer is a line; what is kept of them is bounded.
+  for (let n = 0; n < 300; n++) await rpc.call(methods.p2p.health, {});
+  rpc.close();
+  await server.end('SIGTERM');
+  assert.equal(await server.exited, 0);
+});

@@ -2,7 +2,14 @@
 import { destination, pino, stdSerializers } from 'pino';
 import type { Log } from './context.ts';
 
+/** Lines that could not be written wait for the next attempt, up to here. */
+const WAITING_BYTES_MAX = 64 * 1024;
+
 export function createLog(level: 'silent' | 'error' | 'warn' | 'info' | 'debug'): Log {
+  // Synchronous, so that the last words before an exit are written.
+  const output = destination({ fd: 2, sync: true, maxLength: WAITING_BYTES_MAX });
+  // A log on a full disk must not fail what it tells of; and where could that be told?
+  output.on('error', () => {});
   return pino(
     {
       level,
@@ -12,8 +19,7 @@ export function createLog(level: 'silent' | 'error' | 'warn' | 'info' | 'debug')
       serializers: { err: errorWithoutValues },
       redact: { paths: ['password', 'token', 'key', 'payload'], remove: true },
     },
-    // Synchronous, so that the last words before an exit are written.
-    destination({ fd: 2, sync: true }),
+    output,
   );
 }
 
