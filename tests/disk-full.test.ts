@@ -17,10 +17,17 @@ import { encodeHex } from '@quicprochat/crypto';
 import { nodeCrypto as crypto } from '@quicprochat/crypto/node';
 import { Status, StoreState } from '@quicprochat/proto';
 import { methods, RpcClient, RpcError } from '@quicprochat/transport';
-import { ServerProcess, type ServerProcessOptions } from './server-process.ts';
+import { flagsFor, ServerProcess, type ServerProcessOptions } from './server-process.ts';
 import { connect, login, newPerson, register, resume } from './wire.ts';
 
 const ORIGIN = 'full.test';
+const SETTINGS = {
+  listen: '127.0.0.1:0',
+  origin: ORIGIN,
+  metricsListen: 'off',
+  logLevel: 'warn',
+  shutdownGraceSecs: 1,
+};
 const DISK_BYTES = 12 * 1024 * 1024;
 const FILE_BYTES_MAX = 2 * 1024 * 1024;
 // What the log of the database holds is written once more into the database: room has to be for both.
@@ -102,10 +109,7 @@ test('files that may not grow', (t) => fillAndRecover(t, limitedFiles(t)));
 async function fillAndRecover(t: TestContext, disk: Disk): Promise<void> {
   const options: ServerProcessOptions = {
     under: disk.under,
-    args: [
-      ...['--data-dir', disk.dataDir, '--listen', '127.0.0.1:0', '--origin', ORIGIN, '--metrics-listen', 'off'],
-      ...['--log-level', 'warn', '--shutdown-grace-secs', '1'],
-    ],
+    args: flagsFor({ ...SETTINGS, dataDir: disk.dataDir }),
   };
   let { server, ready } = await ServerProcess.start(options);
   t.after(() => server.end('SIGKILL'));
@@ -219,7 +223,7 @@ test('a first start without space says so, and what to do', async (t) => {
   const { dataDir } = limitedFiles(t);
   const server = new ServerProcess({
     under: ['prlimit', '--fsize=40000', '--'],
-    args: ['--data-dir', dataDir, '--listen', '127.0.0.1:0', '--metrics-listen', 'off', '--log-level', 'warn'],
+    args: flagsFor({ ...SETTINGS, dataDir }),
   });
   const outcome = await server.started;
   assert.equal(await server.exited, 6);

@@ -118,7 +118,7 @@ interface Message {
   readonly to: Person | undefined;
 }
 
-export function hashOf(bytes: Uint8Array): string {
+function hashOf(bytes: Uint8Array): string {
   return encodeHex(crypto.hash('sha256', bytes));
 }
 
