@@ -61,6 +61,8 @@ describe('a first start', () => {
     assert.equal(health.origin, `localhost:${server.port}`);
     assert.equal(health.store, StoreState.OK);
     assert.deepEqual([health.receiptKey.length, health.receiptKeyId.length, health.opaqueKey.length], [32, 8, 32]);
+    assert.equal(health.logOrigin, `localhost:${server.port}/key-transparency`);
+    assert.deepEqual([health.logKey.length, health.logVrfKey.length], [32, 32]);
     assert.equal(health.limits?.sealedSender, false);
     client.close();
   });
@@ -68,7 +70,8 @@ describe('a first start', () => {
   test('makes a folder, secrets and a key that only the owner reads', () => {
     const mode = (name: string): number => statSync(path.join(server.dataDir, name)).mode & 0o777;
     assert.equal(mode('.'), 0o700);
-    for (const name of ['key.pem', 'opaque-setup', 'receipt-key', 'qpc.db']) assert.equal(mode(name), 0o600, name);
+    for (const name of ['key.pem', 'opaque-setup', 'receipt-key', 'log-key', 'log-vrf-key', 'qpc.db'])
+      assert.equal(mode(name), 0o600, name);
     assert.ok(existsSync(path.join(server.dataDir, 'cert.der')));
   });
 
@@ -96,9 +99,11 @@ describe('a first start', () => {
 test('a restart keeps origin, secrets and certificate; another origin is refused', async () => {
   const health = async (server: RunningServer) => {
     const client = await connect(server);
-    const { origin, receiptKey, opaqueKey } = await client.call(methods.p2p.health, {});
+    const { origin, receiptKey, opaqueKey, logOrigin, logKey, logVrfKey } = await client.call(methods.p2p.health, {});
+    const { checkpoint } = await client.call(methods.keys.getTreeHead, {});
     client.close();
-    return { origin, receiptKey: [...receiptKey], opaqueKey: [...opaqueKey] };
+    const keys = [receiptKey, opaqueKey, logKey, logVrfKey, checkpoint].map((key) => [...key]);
+    return { origin, logOrigin, keys };
   };
   const one = await start('again', { origin: 'chat.example.org' });
   const before = await health(one);
@@ -253,6 +258,21 @@ describe('a start that cannot succeed says why and what to do', () => {
     const error = await startupError(start('secrets'));
     assert.match(error.message, /opaque-setup is missing/);
     assert.ok(!existsSync(path.join(server.dataDir, 'opaque-setup')));
+  });
+
+  test('lost keys of a log that has entries', async () => {
+    const server = await start('log');
+    await server.close();
+    for (const name of ['log-key', 'log-vrf-key']) {
+      const file = path.join(server.dataDir, name);
+      const content = readFileSync(file);
+      rmSync(file);
+      const error = await startupError(start('log'));
+      assert.match(error.message, new RegExp(`${name} is missing, and the entries of the key-transparency log`));
+      assert.ok(!existsSync(file), 'nothing is made in its place');
+      writeFileSync(file, content, { mode: 0o600 });
+    }
+    await (await start('log')).close();
   });
 
   test('certificates that are none, do not match or are missing', async () => {
