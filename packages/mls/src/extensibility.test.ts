@@ -23,6 +23,7 @@ import {
   roster,
   verifyKeyPackage,
 } from './index.ts';
+import { isGrease } from './grease.ts';
 import {
   assertAgree,
   assertRefused,
@@ -93,6 +94,23 @@ test('a custom proposal is committed with the Add of a client that does not know
   assert.throws(() => createProposal(context, next, { ...poll, proposalType: 3 }), { name: 'MlsUsageError' });
 });
 
+test('a proposal that nobody may send is not made: of a type one does not list oneself, GREASE, or reserved', () => {
+  const GREASE = 0x1a1a;
+  const all = { ...able, proposals: [POLL, GREASE, 0] };
+  const [alice, bob] = pair(all);
+  const custom = (proposalType: number) => ({ kind: 'custom', proposalType, data: new Uint8Array(3) }) as const;
+  for (const proposalType of [POLL + 1, GREASE, 0, 0xffff]) {
+    assertRefused(createProposal(context, alice, custom(proposalType)), 'proposalSupported');
+    assertRefused(createCommit(context, alice, { proposals: [custom(proposalType)] }), 'proposalSupported');
+  }
+  for (let proposalType = 1; proposalType <= 7; proposalType++) {
+    assert.throws(() => createProposal(context, alice, custom(proposalType)), { name: 'MlsUsageError' });
+  }
+  const proposed = createProposal(context, alice, custom(POLL));
+  assert.ok(proposed.kind === 'proposed');
+  processed(context, bob, proposed.message, 'proposal');
+});
+
 test('required capabilities hold for custom proposals, extensions and credentials', () => {
   const extensionData = encodeRequiredCapabilities({
     extensionTypes: [EXTENSION],
@@ -134,7 +152,7 @@ test('GREASE everywhere it may stand: everybody goes on, and nobody mistakes it 
       capabilities.credentials,
       extensions.map(({ extensionType }) => extensionType),
     ]) {
-      assert.ok(list.some(isGrease), JSON.stringify(list));
+      assert.ok(list.some(isGreaseValue), JSON.stringify(list));
     }
   }
   const update = createProposal(context, bob, { kind: 'update' });
@@ -147,15 +165,19 @@ test('GREASE values are those of the RFC', () => {
   const seen = new Set<number>();
   for (let i = 0; i < 400; i++) {
     const { extensionType, extensionData } = greaseExtension(context);
-    assert.ok(isGrease(extensionType) && extensionData.length < 16);
+    assert.ok(isGreaseValue(extensionType) && extensionData.length < 16);
     seen.add(extensionType);
   }
   assert.equal(seen.size, 15);
 });
 
-function isGrease(value: number): boolean {
+function isGreaseValue(value: number): boolean {
   return value >>> 8 === (value & 0xff) && (value & 0x0f) === 0x0a && value !== 0xfafa;
 }
+
+test('of all values exactly those fifteen are GREASE', () => {
+  for (let value = 0; value < 0x10000; value++) assert.equal(isGrease(value), isGreaseValue(value));
+});
 
 test('a last-resort KeyPackage says so, and serves for two groups', () => {
   const bob = person(world, 'bob');

@@ -10,6 +10,11 @@ function greaseValue({ random }: MlsContext): number {
   return 0x101 * ((high << 4) | 0x0a);
 }
 
+/** Whether a value means nothing: then a list that names it says nothing, and nothing of that type may be sent. */
+export function isGrease(value: number): boolean {
+  return (value & 0x0f0f) === 0x0a0a && value >>> 8 === (value & 0xff) && value !== 0xfafa;
+}
+
 /** An extension that means nothing, for a leaf, a KeyPackage or a GroupInfo; never for a GroupContext. */
 export function greaseExtension(context: MlsContext): Extension {
   const length = context.random(1)[0]! & 0x0f;

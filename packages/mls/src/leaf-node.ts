@@ -16,7 +16,7 @@ import {
 } from './cipher-suites.ts';
 import { decode, encode, Writer } from './codec.ts';
 import { demand, MlsUsageError, refusable, usable, violated } from './errors.ts';
-import { greasedCapabilities, greaseExtension } from './grease.ts';
+import { greasedCapabilities, greaseExtension, isGrease } from './grease.ts';
 import { memberOf } from './group-state.ts';
 import { KEY_PACKAGE_REF } from './key-schedule.ts';
 import {
@@ -297,6 +297,11 @@ function isDefaultExtension(type: number): boolean {
 
 export function isDefaultProposal(type: number): boolean {
   return type >= 1 && type <= 7;
+}
+
+/** Whether a client with these capabilities takes part in a commit of a proposal that RFC 9420 does not define. */
+export function supportsCustomProposal(capabilities: Capabilities, type: number): boolean {
+  return type !== 0 && !isDefaultProposal(type) && !isGrease(type) && capabilities.proposals.includes(type);
 }
 
 function supportsExtension(capabilities: Capabilities, type: number): boolean {

@@ -28,7 +28,7 @@ import {
   stateSuite,
   unusedRoom,
 } from './group-state.ts';
-import { checkLifetime, externalSenders, signLeafNode } from './leaf-node.ts';
+import { checkLifetime, externalSenders, signLeafNode, supportsCustomProposal } from './leaf-node.ts';
 import { checkProposal, demandExternalJoin } from './proposals.ts';
 import { leafAt } from './ratchet-tree.ts';
 import { peekRatchets, type SecretTree, takeKey, takeNextKey } from './secret-tree.ts';
@@ -110,6 +110,7 @@ export function createProposal(
     const update = input.kind === 'update' ? ownUpdate(context, suite, state, input.leafNode) : undefined;
     const proposal = input.kind === 'update' ? update!.proposal : proposalOf(context, suite, input);
     checkProposal(context, suite, state, proposal, sender);
+    demandOwnSupport(state, proposal);
     if (proposal.kind === 'add') checkLifetime(proposal.keyPackage.leafNode, context.now);
     const signed = signContent(
       suite,
@@ -238,6 +239,13 @@ function processOutside(
   }
 }
 
+/** What we do not understand ourselves we neither propose nor keep. Of the others the commit decides. */
+function demandOwnSupport(state: GroupState, proposal: Proposal): void {
+  if (proposal.kind !== 'custom') return;
+  const { capabilities } = leafAt(state.tree, state.core.ownLeaf)!;
+  demand(supportsCustomProposal(capabilities, proposal.proposalType), 'proposalSupported');
+}
+
 function rememberProposal(
   context: MlsContext,
   suite: Suite,
@@ -247,10 +255,7 @@ function rememberProposal(
 ): ProcessOutcome {
   const { sender } = message.content;
   checkProposal(context, suite, state, proposal, sender);
-  if (proposal.kind === 'custom') {
-    const supported = leafAt(state.tree, state.core.ownLeaf)!.capabilities.proposals;
-    demand(supported.includes(proposal.proposalType), 'proposalSupported');
-  }
+  demandOwnSupport(state, proposal);
   const ref = proposalRef(suite, message);
   const next = remember(state, { ref, proposal, sender, own: undefined });
   const authenticatedData = message.content.authenticatedData.slice();

@@ -18,6 +18,7 @@ import {
   isWithinLifetime,
   meets,
   requirements,
+  supportsCustomProposal,
 } from './leaf-node.ts';
 import {
   addLeaf,
@@ -249,7 +250,7 @@ function checkCustomSupport(proposals: readonly CommittedProposal[], tree: TreeE
   if (types.size === 0) return;
   for (const [, { capabilities }] of occupiedLeaves(tree)) {
     // ValSem113
-    for (const type of types) demand(capabilities.proposals.includes(type), 'proposalSupported');
+    for (const type of types) demand(supportsCustomProposal(capabilities, type), 'proposalSupported');
   }
 }
 
