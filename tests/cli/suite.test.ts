@@ -1,7 +1,7 @@
 // How the keys of a conversation are exchanged, through the command line: post-quantum unless one says otherwise.
 import assert from 'node:assert/strict';
 import { before, test } from 'node:test';
-import { type Person, World } from './world.ts';
+import { type Person, texts, World } from './world.ts';
 
 const world = new World();
 let alice: Person;
@@ -43,4 +43,28 @@ test('a direct conversation keeps the suite it was begun with, and one that is n
   assert.equal((again['conversation'] as Record<string, unknown>)['suiteName'], 'classical');
   await alice.refused(2, 'usage', ['dm', '--suite', 'rot13', 'bob']);
   await alice.refused(2, 'usage', ['group', 'create', '--suite', '0xf0a1', 'odd']);
+});
+
+test('a classical group moves to post-quantum keys: progress, result, notice to the others, and what is refused', async () => {
+  await alice.result(['group', 'create', '--suite', 'classical', 'move', 'bob']);
+  await bob.result(['join']);
+  await alice.result(['send', 'move', 'before']);
+  await bob.refused(4, 'not-admin', ['group', 'upgrade', 'move']);
+  const lines = await alice.events(['group', 'upgrade', 'move']);
+  assert.equal(lines.at(-1)?.['outcome'], 'upgraded');
+  assert.deepEqual(
+    lines.filter(({ type }) => type === 'upgrade-progress').map((line) => [line['done'], line['total']]),
+    [[1, 1]],
+  );
+  assert.equal((await alice.result(['group', 'upgrade', 'move']))['outcome'], 'already');
+  await alice.result(['send', 'move', 'after']);
+  const heard = await bob.events(['recv', 'move']);
+  assert.deepEqual(
+    heard.filter(({ type }) => type === 'suite-changed').map((line) => [line['by'], line['suiteName']]),
+    [['alice', 'post-quantum']],
+  );
+  assert.deepEqual(texts(heard), ['before', 'after']);
+  const { conversation, admins } = await bob.result(['group', 'info', 'move']);
+  assert.equal((conversation as Record<string, unknown>)['suiteName'], 'post-quantum');
+  assert.deepEqual(admins, ['alice']);
 });

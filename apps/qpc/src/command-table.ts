@@ -6,12 +6,14 @@ import { demo } from './commands/demo.ts';
 import {
   groupAdmin,
   groupCreate,
+  groupInfo,
   groupInvite,
   groupLeave,
   groupList,
   groupMembers,
   groupRemove,
   groupRename,
+  groupUpgrade,
 } from './commands/group.ts';
 import { dm, history, join, recv, send } from './commands/messages.ts';
 import { health, ping } from './commands/server.ts';
@@ -26,11 +28,13 @@ export const COMMANDS: readonly Command[] = [
   join,
   groupCreate,
   groupInvite,
+  groupInfo,
   groupMembers,
   groupList,
   groupRemove,
   groupAdmin,
   groupRename,
+  groupUpgrade,
   groupLeave,
   resolve,
   checkKey,

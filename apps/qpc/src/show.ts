@@ -174,6 +174,12 @@ export function printEvent(out: Output, event: ClientEvent, nameOf: (conversatio
         event,
         `${event.username} is ${event.admin ? 'now' : 'no longer'} an administrator of "${nameOf(event.conversationId)}"`,
       );
+    case 'suite-changed':
+      return notice(out, event, suiteChangedText(event.by, nameOf(event.conversationId), event.suiteName));
+    case 'upgrade-progress':
+      if (out.json) out.event(event.type, { ...event });
+      else out.progress({ text: `(asked for the keys of ${event.done} of ${event.total} people)`, style: 'dim' });
+      return;
     case 'gap':
       return alarm(out, event, event.reason);
     case 'warning':
@@ -183,6 +189,12 @@ export function printEvent(out: Output, event: ClientEvent, nameOf: (conversatio
     default:
       return event satisfies never;
   }
+}
+
+function suiteChangedText(by: string, name: string, suiteName: NonNullable<Conversation['suiteName']>): string {
+  return suiteName === 'post-quantum'
+    ? `${by} moved "${name}" to post-quantum keys: from now on it is protected against quantum computers too`
+    : `${by} moved "${name}" to ${suiteName} keys`;
 }
 
 function notice(out: Output, event: ClientEvent, text: string): void {

@@ -16,7 +16,7 @@ const NAMES: ReadonlyMap<string, SuiteName> = new Map([
 export const SUITE_OPTION: Option = {
   name: 'suite',
   value: 'SUITE',
-  summary: 'how its keys are exchanged: pq (the default) or classical (also 0x0001), for good',
+  summary: 'how its keys are exchanged: pq (the default) or classical (also 0x0001)',
 };
 
 /** @throws CliError for a value that is none */
@@ -31,5 +31,6 @@ export function suiteOptions(input: CommandInput): NewConversationOptions {
 /** A conversation that exists already keeps the suite it was made with. */
 export function warnOfOtherSuite(out: Output, { suite }: NewConversationOptions, { suiteName }: Conversation): void {
   if (suite === undefined || suiteName === undefined || suite === suiteName) return;
-  out.warn(`this conversation exists already and stays ${suiteName}`);
+  const how = suite === 'post-quantum' ? '; "qpc group upgrade" moves it' : '';
+  out.warn(`this conversation exists already and stays ${suiteName}${how}`);
 }

@@ -152,7 +152,7 @@ export function administered(
   return group;
 }
 
-function requireAdmin(engine: Engine, state: GroupState): void {
+export function requireAdmin(engine: Engine, state: GroupState): void {
   if (isAdmin(channelIn(state), engine.address)) return;
   throw new ClientError('refused', 'not-admin', 'only an administrator of the group can do this', {
     hint: 'Ask an administrator of the group.',

@@ -110,6 +110,12 @@ export interface Client {
   /** @throws ClientError `not-admin` */
   renameGroup(conversationId: string, name: string): Promise<void>;
   setAdmin(conversationId: string, username: string, admin: boolean): Promise<void>;
+  /**
+   * Moves a classical conversation into the post-quantum suite, with everybody in it; `already` when it is. History and
+   * what is under way stay. `upgrade-progress` events tell how far it is, `suite-changed` tells everybody when it is done.
+   * @throws ClientError `not-admin`, `devices-not-ready` (some have no keys for it; nothing was changed), `too-large`
+   */
+  upgrade(conversationId: string): Promise<'upgraded' | 'already'>;
   /** Lets sending go on after a failed check the user has looked at. */
   resumeSending(conversationId: string): Promise<void>;
   /** Clears `isNew`. */

@@ -161,25 +161,15 @@ export async function fetchAddTargets(
   suite: number,
 ): Promise<readonly AddTarget[]> {
   const { username, identityKey, devices } = account;
-  const answer = await engine.server.call(methods.keys.fetchKeyPackage, { identityKey, suite });
+  const keyPackages = await fetchKeyPackages(engine, account, suite);
   const hybridKeys = await fetchHybridKeys(
     engine,
     devices.map(({ deviceId }) => ({ identityKey, deviceId })),
   );
   const targets: AddTarget[] = [];
-  for (const fetched of answer.keyPackages) {
-    const certificate = devices.find((device) => equal(device.deviceId, fetched.deviceId));
-    // A device the certificates do not know is not the account's, whatever the server says (THREATS 1).
-    if (certificate === undefined) continue;
-    const address = { identityKey, deviceId: certificate.deviceId };
+  for (const { address, keyPackage } of keyPackages) {
     const hybridKey = hybridKeys.get(encodeHex(encodeAddress(address)));
-    if (hybridKey === undefined) continue;
-    targets.push({
-      address,
-      username,
-      hybridKey,
-      keyPackage: verifiedKeyPackage(engine, certificate, suite, fetched.keyPackage),
-    });
+    if (hybridKey !== undefined) targets.push({ address, username, hybridKey, keyPackage });
   }
   if (targets.length === 0) {
     throw new ClientError(
@@ -192,6 +182,22 @@ export async function fetchAddTargets(
     );
   }
   return targets;
+}
+
+/** One KeyPackage of each device of an account that has one at the server, verified; consumes them. */
+export async function fetchKeyPackages(
+  engine: Engine,
+  { identityKey, devices }: VerifiedAccount,
+  suite: number,
+): Promise<readonly Pick<AddTarget, 'address' | 'keyPackage'>[]> {
+  const answer = await engine.server.call(methods.keys.fetchKeyPackage, { identityKey, suite });
+  return answer.keyPackages.flatMap((fetched) => {
+    const certificate = devices.find((device) => equal(device.deviceId, fetched.deviceId));
+    // A device the certificates do not know is not the account's, whatever the server says (THREATS 1).
+    if (certificate === undefined) return [];
+    const address = { identityKey, deviceId: certificate.deviceId };
+    return [{ address, keyPackage: verifiedKeyPackage(engine, certificate, suite, fetched.keyPackage) }];
+  });
 }
 
 export async function resolve(engine: Engine, username: string): Promise<Contact> {

@@ -10,9 +10,21 @@ import { encodeGroupInfo, PQ_SALT_LENGTH } from './message/index.ts';
 import { type ChannelExtension, encodeChannelExtension, QpcExtensionType } from './profile/channel-extension.ts';
 import { CAPABILITIES, GROUP_CONFIG, keyPackageLifetime, REQUIRED_CAPABILITIES } from './profile/group-parameters.ts';
 import { isPostQuantum, suiteNamed } from './profile/suites.ts';
+import { GROUP_ID_BYTES } from './profile/validate-commit.ts';
 import type { NewConversationOptions } from './types.ts';
 
-const GROUP_ID_BYTES = 32;
+/** What this device says of itself in a group it makes. */
+export function creatorParameters(engine: Engine) {
+  const { deviceKey, devicePrivateKey, certificate } = engine.self;
+  return {
+    credential: { credentialType: CredentialType.Basic, identity: encodeCredentialIdentity(engine.address) } as const,
+    signatureKeyPair: { publicKey: deviceKey, privateKey: devicePrivateKey },
+    capabilities: CAPABILITIES,
+    lifetime: keyPackageLifetime(engine.nowSecs()),
+    leafNodeExtensions: [{ extensionType: QpcExtensionType.DeviceCertificate, extensionData: certificate }],
+    config: GROUP_CONFIG,
+  };
+}
 
 /** A group with only this device in it, and its post-quantum salt (empty in post-quantum suites). */
 export function newGroup(
@@ -20,20 +32,14 @@ export function newGroup(
   suite: number,
   channel: ChannelExtension,
 ): { readonly state: GroupState; readonly pqSalt: Uint8Array } {
-  const { deviceKey, devicePrivateKey, certificate } = engine.self;
   const state = createMlsGroup(engine.mls(), {
+    ...creatorParameters(engine),
     cipherSuite: suite,
     groupId: engine.ports.random(GROUP_ID_BYTES),
-    credential: { credentialType: CredentialType.Basic, identity: encodeCredentialIdentity(engine.address) },
-    signatureKeyPair: { publicKey: deviceKey, privateKey: devicePrivateKey },
-    capabilities: CAPABILITIES,
-    lifetime: keyPackageLifetime(engine.nowSecs()),
-    leafNodeExtensions: [{ extensionType: QpcExtensionType.DeviceCertificate, extensionData: certificate }],
     extensions: [
       REQUIRED_CAPABILITIES,
       { extensionType: QpcExtensionType.Channel, extensionData: encodeChannelExtension(channel) },
     ],
-    config: GROUP_CONFIG,
   });
   return { state, pqSalt: isPostQuantum(suite) ? EMPTY : engine.ports.random(PQ_SALT_LENGTH) };
 }

@@ -179,6 +179,17 @@ export class Engine {
     return state;
   }
 
+  /** The group that a ReInit closed, for late messages; undefined when there is none, or it is over. */
+  predecessor(channelId: Uint8Array): GroupState | undefined {
+    const key = groupKey(channelId, 'predecessor');
+    const cached = this.#groups.get(key);
+    if (cached !== undefined) return cached;
+    if (this.store.conversations.predecessor(channelId) === undefined) return undefined;
+    const state = restoreGroup(this.mls(), this.store.predecessorRows.reader(channelId));
+    this.#groups.set(key, state);
+    return state;
+  }
+
   /** @throws ClientError `closed`, or what the body threw; then nothing happened */
   change<T>(body: (change: Change) => T): T {
     if (this.closed) throw new ClientError('local-state', 'closed', 'this profile is closed');
@@ -221,12 +232,23 @@ export class Engine {
   }
 }
 
+/** A conversation's group, and the one before it. */
+type GroupRole = 'current' | 'predecessor';
+
+function groupKey(channelId: Uint8Array, role: GroupRole): string {
+  const key = encodeHex(channelId);
+  return role === 'current' ? key : `${key}/${role}`;
+}
+
 interface GroupChange {
   readonly channelId: Uint8Array;
+  readonly role: GroupRole;
   /** What is on disk. */
   readonly stored: GroupState | undefined;
   /** Whether `next` does not descend from `stored`. */
   replaced: boolean;
+  /** Reads rows that have another place after this change: to be read again from there. */
+  displaced: boolean;
   /** Every state on the way, the stored one first; undefined at the end: deleted. */
   chain: (GroupState | undefined)[];
 }
@@ -256,28 +278,71 @@ export class Change {
   }
 
   group(channelId: Uint8Array): GroupState | undefined {
-    const changed = this.#groups.get(encodeHex(channelId));
+    const changed = this.#groups.get(groupKey(channelId, 'current'));
     return changed === undefined ? this.engine.group(channelId) : changed.chain.at(-1);
+  }
+
+  predecessor(channelId: Uint8Array): GroupState | undefined {
+    const changed = this.#groups.get(groupKey(channelId, 'predecessor'));
+    return changed === undefined ? this.engine.predecessor(channelId) : changed.chain.at(-1);
   }
 
   /** A successor of what `group` gave. */
   setGroup(channelId: Uint8Array, next: GroupState): void {
-    this.#of(channelId).chain.push(next);
+    this.#of(channelId, 'current').chain.push(next);
+  }
+
+  /** A successor of what `predecessor` gave. */
+  setPredecessor(channelId: Uint8Array, next: GroupState): void {
+    this.#of(channelId, 'predecessor').chain.push(next);
   }
 
   /** Another group in its place, or none. */
   replaceGroup(channelId: Uint8Array, next: GroupState | undefined): void {
-    const change = this.#of(channelId);
+    const change = this.#of(channelId, 'current');
     change.replaced = true;
     change.chain.push(next);
   }
 
+  /**
+   * A ReInit: the group goes on as the successor, and is kept as its predecessor.
+   * @param closed what the ReInit made of the group
+   * @param position of the log entry that closed it
+   */
+  succeedGroup(channelId: Uint8Array, closed: GroupState, successor: GroupState, position: bigint): void {
+    const current = this.#of(channelId, 'current');
+    this.forgetPredecessor(channelId);
+    // Looked up before there is a record of it: its rows come with the end of this change.
+    const predecessor = this.#of(channelId, 'predecessor');
+    this.store.conversations.savePredecessor(channelId, { position, closedAtMs: this.engine.nowMs() });
+    predecessor.chain.push(...current.chain, closed);
+    predecessor.replaced = true;
+    predecessor.displaced = true;
+    current.chain = [undefined, successor];
+    current.replaced = true;
+    current.displaced = true;
+  }
+
+  /** Late messages of the group before this one are read no more. */
+  forgetPredecessor(channelId: Uint8Array): void {
+    if (this.predecessor(channelId) === undefined) return;
+    const change = this.#of(channelId, 'predecessor');
+    change.replaced = true;
+    change.chain.push(undefined);
+    this.store.conversations.deletePredecessor(channelId);
+  }
+
   /** Called inside the transaction, last. */
   writeGroups(): void {
-    for (const { channelId, stored, replaced, chain } of this.#groups.values()) {
+    // All rows are made before the first is cleared: a state may read some that it has not needed so far.
+    const writes = [...this.#groups.values()].map(({ channelId, role, stored, replaced, chain }) => {
       const next = chain.at(-1);
-      if (replaced) this.store.mlsRows.clear(channelId);
-      if (next !== undefined) this.store.mlsRows.apply(channelId, diffRows(replaced ? undefined : stored, next));
+      const rows = role === 'current' ? this.store.mlsRows : this.store.predecessorRows;
+      return { channelId, rows, replaced, changes: next && diffRows(replaced ? undefined : stored, next) };
+    });
+    for (const { channelId, rows, replaced, changes } of writes) {
+      if (replaced) rows.clear(channelId);
+      if (changes !== undefined) rows.apply(channelId, changes);
     }
   }
 
@@ -285,9 +350,9 @@ export class Change {
   settle(groups: Map<string, GroupState>): void {
     if (this.#groups.size === 0) return;
     const context = this.engine.mls();
-    for (const [key, { chain }] of this.#groups) {
+    for (const [key, { chain, displaced }] of this.#groups) {
       const next = chain.at(-1);
-      if (next === undefined) groups.delete(key);
+      if (next === undefined || displaced) groups.delete(key);
       else groups.set(key, next);
       for (let i = 1; i < chain.length; i++) {
         const previous = chain[i - 1];
@@ -296,15 +361,16 @@ export class Change {
         if (successor === undefined) wipeGroup(context, previous);
         else wipeReplaced(context, previous, successor);
       }
+      if (displaced && next !== undefined) wipeGroup(context, next);
     }
   }
 
-  #of(channelId: Uint8Array): GroupChange {
-    const key = encodeHex(channelId);
+  #of(channelId: Uint8Array, role: GroupRole): GroupChange {
+    const key = groupKey(channelId, role);
     let change = this.#groups.get(key);
     if (change === undefined) {
-      const stored = this.engine.group(channelId);
-      change = { channelId, stored, replaced: false, chain: [stored] };
+      const stored = role === 'current' ? this.engine.group(channelId) : this.engine.predecessor(channelId);
+      change = { channelId, role, stored, replaced: false, displaced: false, chain: [stored] };
       this.#groups.set(key, change);
     }
     return change;

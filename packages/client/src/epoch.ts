@@ -38,7 +38,7 @@ export function logPlaceOf(engine: Engine, conversation: StoredConversation): Lo
 /**
  * Begins an epoch: hands over its state, stores its envelope key and its place.
  * @param conversation with the position and log hash of the entry that began it
- * @param pqSalt when it changes with this epoch
+ * @param pqSalt when it changes with this epoch; empty from a post-quantum suite's first epoch on
  * @returns the conversation as saved
  */
 export function beginEpoch(
@@ -59,7 +59,7 @@ export function beginEpoch(
     memberCount: identityCount(state),
   };
   store.conversations.save(saved);
-  if (pqSalt !== undefined && pqSalt.length > 0) store.conversations.setPqSalt(channelId, position, pqSalt);
+  if (pqSalt !== undefined) store.conversations.setPqSalt(channelId, position, pqSalt);
   const context = engine.mls();
   const exporterSecret = exportSecret(context, state, ExporterLabel.envelope, channelId, 32);
   const salt = store.conversations.pqSalt(channelId, position) ?? EMPTY;
@@ -68,7 +68,21 @@ export function beginEpoch(
   store.conversations.beginEpoch(channelId, { position, epoch: view.epoch, key }, engine.nowMs());
   store.conversations.deleteEnvelopeKeys(channelId, PAST_EPOCHS_MAX, engine.nowMs() - PAST_EPOCH_MS_MAX);
   store.conversations.deletePqSaltsBefore(channelId, position);
+  const predecessor = store.conversations.predecessor(channelId);
+  const oldest = store.conversations.oldestEnvelopeKey(channelId) ?? position;
+  if (predecessor !== undefined && oldest >= predecessor.position) change.forgetPredecessor(channelId);
   return saved;
+}
+
+/** Groups that a ReInit closed are kept no longer than past epochs, also where no further epoch begins. */
+export function forgetPredecessors(engine: Engine): void {
+  const beforeMs = engine.nowMs() - PAST_EPOCH_MS_MAX;
+  for (const channelId of engine.store.conversations.predecessorsClosedBefore(beforeMs)) {
+    engine.change((change) => {
+      change.forgetPredecessor(channelId);
+      change.store.conversations.deleteEnvelopeKeys(channelId, PAST_EPOCHS_MAX, beforeMs);
+    });
+  }
 }
 
 /** Device addresses of a group's members, in order of leaf index. */

@@ -46,6 +46,7 @@ export type ClientErrorCode =
   | 'session-expired'
   | 'unknown-user'
   | 'no-key-package'
+  | 'devices-not-ready'
   | 'inbox-full'
   | 'recipient-gone'
   | 'rate-limited'

@@ -7,7 +7,8 @@
  * Whatever is refused leaves nothing behind but a note of why. A conversation with a live group is never overwritten,
  * unless this device has asked to be added again.
  */
-import { equal } from '@quicprochat/crypto';
+import { encodeHex, equal } from '@quicprochat/crypto';
+import { addressesEqual, encodeAddress } from '@quicprochat/core';
 import {
   findExtension,
   groupView,
@@ -16,6 +17,7 @@ import {
   type Member,
   roster,
   welcomeKeyPackageRefs,
+  wipeGroup,
 } from '@quicprochat/mls';
 import type { Change } from './engine.ts';
 import { beginEpoch } from './epoch.ts';
@@ -35,6 +37,7 @@ import { type ChannelExtension, decodeChannelExtension, QpcExtensionType } from 
 import { GROUP_CONFIG } from './profile/group-parameters.ts';
 import { addressOf, usernameOf } from './profile/member.ts';
 import { isPostQuantum } from './profile/suites.ts';
+import { lifetimeAllowed } from './profile/validate-commit.ts';
 import type { StoredConversation, StoredKeyPackage } from './store/index.ts';
 import { sendAgain, updateDueKey } from './track.ts';
 import { conversationView, nameOf } from './views.ts';
@@ -115,6 +118,7 @@ function join(change: Change, { channelId }: DirectRow, bytes: Uint8Array): stri
   store.rejoinRequests.clearOwn(channelId);
   sendAgain(change, channelId);
   if (known !== undefined) {
+    change.forgetPredecessor(channelId);
     store.conversations.clearEnvelopeKeys(channelId);
     store.conversations.clearPendingCommit(channelId);
   }
@@ -181,7 +185,59 @@ function whyRefused(
   return undefined;
 }
 
-function keyPackageFor(change: Change, { welcome }: WelcomeBody): StoredKeyPackage | undefined {
+export type SuccessorJoin =
+  | { readonly kind: 'joined'; readonly state: GroupState; readonly keyPackage: StoredKeyPackage }
+  | { readonly kind: 'refused'; readonly reason: string };
+
+/**
+ * The way from a group that a ReInit closed into the one that its entry opens (RFC 9420 sections 11.2 and 12.4.3.1): by
+ * the Welcome beside the ReInit, bound to the closed group by its resumption PSK. Writes nothing.
+ */
+export function joinSuccessor(
+  change: Change,
+  channelId: Uint8Array,
+  closed: GroupState,
+  committer: Member,
+  welcome: Uint8Array,
+): SuccessorJoin {
+  const { engine, store } = change;
+  const refuse = (reason: string): SuccessorJoin => ({ kind: 'refused', reason });
+  const keyPackage = keyPackageFor(change, { welcome });
+  if (keyPackage === undefined) return refuse('the key it was made for is gone');
+  const outcome = joinGroup(engine.mls(), {
+    welcome,
+    keyPackage: { ...keyPackage, signaturePrivateKey: engine.self.devicePrivateKey },
+    previous: closed,
+    groupExists: (groupId) => store.conversations.byGroupId(groupId) !== undefined,
+    config: GROUP_CONFIG,
+  });
+  if (outcome.kind === 'rejected') return refuse(`${outcome.rule} ${outcome.name}: ${outcome.reason}`);
+  // MLS has checked that nobody is missing and that the group is the one announced. Nobody comes in by the way, either.
+  const { state, inviter } = outcome;
+  const [before, after] = [closed, state].map((group) =>
+    roster(group)
+      .flatMap((member) => addressOf(member) ?? [])
+      .map((address) => encodeHex(encodeAddress(address))),
+  );
+  const strangers = after!.filter((address) => !before!.includes(address));
+  const maker = addressOf(inviter);
+  const closer = addressOf(committer);
+  let reason: string | undefined;
+  if (strangers.length > 0 || after!.length !== before!.length) reason = 'others are in the group it opens';
+  else if (maker === undefined || closer === undefined || !addressesEqual(maker, closer)) {
+    reason = 'somebody else made the group it opens';
+  } else if (roster(state).some((member) => !lifetimeAllowed(member))) {
+    reason = 'the lifetime of a leaf is longer than 90 days';
+  } else if (keyPackage.lastResort) {
+    const hash = engine.crypto.hash('sha256', welcome);
+    if (!store.keys.rememberWelcome(hash, keyPackage.keyPackageRef)) reason = 'it was used before';
+  }
+  if (reason === undefined) return { kind: 'joined', state, keyPackage };
+  wipeGroup(engine.mls(), state);
+  return refuse(reason);
+}
+
+function keyPackageFor(change: Change, { welcome }: Pick<WelcomeBody, 'welcome'>): StoredKeyPackage | undefined {
   const decoded = welcomeKeyPackageRefs(welcome);
   if (decoded.kind === 'rejected') return undefined;
   for (const ref of decoded.refs) {

@@ -17,7 +17,7 @@ import { deleteAccount } from './delete-account.ts';
 import { OutboxDelivery } from './deliver-outbox.ts';
 import { Duties } from './duties.ts';
 import { Engine, type LostTrack, type Ports } from './engine.ts';
-import { conversationOf } from './epoch.ts';
+import { conversationOf, forgetPredecessors } from './epoch.ts';
 import { ClientError, toClientError } from './errors.ts';
 import { Inbox } from './inbox.ts';
 import { audit } from './key-transparency/audit.ts';
@@ -47,6 +47,7 @@ import type {
   SyncResult,
 } from './types.ts';
 import { accountView, channelIdOf, conversationView, membersView, messageView } from './views.ts';
+import { upgrade } from './upgrade-suite.ts';
 import { unpauseSending } from './watch-server.ts';
 
 const SYNC_TIMEOUT_MS = 30_000;
@@ -279,6 +280,10 @@ class ClientEngine implements Client {
     return this.#withSession(() => setAdmin(this.#engine, channelIdOf(conversationId), username, admin));
   }
 
+  upgrade(conversationId: string): Promise<'upgraded' | 'already'> {
+    return this.#withSession(() => upgrade(this.#engine, channelIdOf(conversationId)));
+  }
+
   resumeSending(conversationId: string): Promise<void> {
     return this.#guard(async () => {
       const channelId = channelIdOf(conversationId);
@@ -409,6 +414,7 @@ class ClientEngine implements Client {
       this.#background(() => submitPending(engine, channelId));
     }
     this.#outbox.kick();
+    forgetPredecessors(engine);
     this.#duties.lookAtAll();
     this.#checks.addAll();
     engine.transparency.look();

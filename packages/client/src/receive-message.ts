@@ -152,10 +152,13 @@ function receiveApplication(change: Change, row: InboxRow, skip: (reason: string
   const { engine, store } = change;
   const { channelId, data } = row;
   const conversation = store.conversations.get(channelId);
-  const state = change.group(channelId);
+  const position = groupPosition(data);
+  const predecessor = store.conversations.predecessor(channelId);
+  // Said in the group that was there before a ReInit, by somebody who had not heard of it.
+  const isLate = predecessor !== undefined && position !== undefined && position < predecessor.position;
+  const state = isLate ? change.predecessor(channelId) : change.group(channelId);
   // Before its Welcome, and after it was removed, a device has no use for what the others say.
   if (conversation === undefined || state === undefined) return;
-  const position = groupPosition(data);
   if (position === undefined) return skip('it is malformed');
   const key = store.conversations.envelopeKey(channelId, position);
   if (key === undefined) {
@@ -175,7 +178,8 @@ function receiveApplication(change: Change, row: InboxRow, skip: (reason: string
   if (outcome.kind === 'own') return;
   if (outcome.kind !== 'application') return skip('its contents are of another kind');
   // From here on the key of this generation is used up, whatever becomes of the content.
-  change.setGroup(channelId, outcome.state);
+  if (isLate) change.setPredecessor(channelId, outcome.state);
+  else change.setGroup(channelId, outcome.state);
   if (!isMessageAuthenticatedData(outcome.authenticatedData, channelId)) return skip('it is for another channel');
   const sender = addressOf(outcome.sender);
   if (sender === undefined) return skip('its sender is not one of ours');

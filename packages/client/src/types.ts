@@ -247,6 +247,20 @@ export type ClientEvent =
       readonly username: string;
       readonly admin: boolean;
     }
+  /** The conversation goes on under other keys: who said so, and how keys are exchanged from now on. */
+  | {
+      readonly type: 'suite-changed';
+      readonly conversationId: string;
+      readonly suiteName: SuiteName;
+      readonly by: string;
+    }
+  /** An `upgrade` of ours is asking for the keys of the members. Counts accounts. */
+  | {
+      readonly type: 'upgrade-progress';
+      readonly conversationId: string;
+      readonly done: number;
+      readonly total: number;
+    }
   /** Messages of a sender are missing, or the server lost something addressed to us. */
   | {
       readonly type: 'gap';

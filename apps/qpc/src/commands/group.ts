@@ -4,10 +4,11 @@ import type { Command } from '../command.ts';
 import { usageError } from '../errors.ts';
 import { checkGroupName, findConversation, findOrFetchConversation } from '../find-conversation.ts';
 import type { Session } from '../session.ts';
-import { conversationFields, conversationLine, memberLine } from '../show.ts';
+import { conversationFields, conversationLine, memberLine, printEvent } from '../show.ts';
 import { SUITE_OPTION, suiteOptions } from '../suite.ts';
 import { checkUsername } from './account.ts';
 
+const CONVERSATION = { name: 'CONVERSATION', summary: 'a group, @USER, or # and the beginning of its id' } as const;
 const GROUP = { name: 'GROUP', summary: "the group's name, or # and the beginning of its id" } as const;
 
 export const groupCreate: Command = {
@@ -71,6 +72,60 @@ export const groupMembers: Command = {
       out.say({ text: `Keys are exchanged in the ${conversation.suiteName} suite.`, style: 'dim' });
     }
     return { conversation: conversationFields(conversation), count: members.length };
+  },
+};
+
+export const groupInfo: Command = {
+  name: 'group info',
+  topic: 'Groups',
+  summary: 'show what a conversation is: who is in it, how its keys are exchanged; asks no server',
+  args: [CONVERSATION],
+  inChat: true,
+  run: async ({ out, session }, input) => {
+    const client = await session.profile();
+    const conversation = await findConversation(client, input.word('CONVERSATION'));
+    const members = await client.members(conversation.id);
+    out.say(...conversationLine(conversation));
+    if (conversation.suiteName !== undefined) {
+      out.say(
+        conversation.suiteName === 'post-quantum'
+          ? 'Post-quantum keys: protected against quantum computers too.'
+          : `Classical keys. To protect it against quantum computers too: qpc group upgrade ${conversation.name}`,
+      );
+    }
+    const admins = members.filter(({ admin }) => admin).map(({ username }) => username);
+    if (conversation.kind === 'group' && admins.length > 0) out.say(`Administrators: ${admins.join(', ')}.`);
+    return { conversation: conversationFields(conversation), admins };
+  },
+};
+
+export const groupUpgrade: Command = {
+  name: 'group upgrade',
+  topic: 'Groups',
+  summary: 'move a classical conversation to post-quantum keys, with everybody in it',
+  details:
+    'What was said stays readable, and nobody has to be online. It takes an administrator; in a conversation of two either ' +
+    'of you. There is no way back.',
+  args: [CONVERSATION],
+  examples: ['qpc group upgrade team', 'qpc group upgrade @bob'],
+  inChat: true,
+  run: async ({ out, session }, input) => {
+    const client = await session.online();
+    const { id, name } = await findOrFetchConversation(session, client, input.word('CONVERSATION'));
+    const stop = client.on((event) => {
+      if (event.type === 'upgrade-progress' && event.conversationId === id) printEvent(out, event, () => name);
+    });
+    try {
+      const outcome = await client.upgrade(id);
+      out.say(
+        outcome === 'already'
+          ? `${name} has post-quantum keys already.`
+          : `${name} has moved to post-quantum keys: it is protected against quantum computers too.`,
+      );
+      return { conversation: conversationFields(await client.findConversation(id)), outcome };
+    } finally {
+      stop();
+    }
   },
 };
 

@@ -47,6 +47,7 @@ import {
   encodeHandshakeBundle,
   encodeWelcomeBody,
   GROUP_OVERHEAD,
+  type HandshakeBundle,
   PayloadKind,
   PQ_SALT_LENGTH,
   sealDirect,
@@ -108,6 +109,7 @@ export interface CommitSurroundings {
   readonly serverRoster?: readonly DeviceAddress[];
 }
 
+/** Ready to be stored and submitted; with a ReInit see build-reinit.ts. */
 export interface BuiltEntry {
   readonly kind: 'built';
   /** The current epoch, its sending ratchet advanced. */
@@ -118,6 +120,8 @@ export interface BuiltEntry {
   readonly payload: Uint8Array;
   /** Encoded SubmitCommitRequest. */
   readonly request: Uint8Array;
+  /** The group that the commit's ReInit opens. */
+  readonly successor?: GroupState;
   /** pq_n from this commit on. */
   readonly pqSalt: Uint8Array;
   /** Devices that will not be able to follow, because they published no hybrid key. */
@@ -133,7 +137,7 @@ export class CommitTooLarge extends Error {
 }
 
 /** Beside the MLS messages in the bodies of handshake and Welcome: more than their headers and metadata ever take. */
-const BODY_MARGIN_BYTES = 2_048;
+export const BODY_MARGIN_BYTES = 2_048;
 
 /** @throws CommitTooLarge */
 export function buildCommit(
@@ -185,7 +189,10 @@ export function buildCommit(
   if (committed.commit.length > bodyBytesMax(GROUP_OVERHEAD) - BODY_MARGIN_BYTES) refuseSize();
   if ((committed.welcome?.length ?? 0) > bodyBytesMax(SHARED_OVERHEAD) - BODY_MARGIN_BYTES) refuseSize();
 
-  const { payload, messageId } = sealEntry(context, place, surroundings.nowMs, [], committed.commit);
+  const { payload, messageId } = sealEntry(context, place, surroundings.nowMs, {
+    proposals: [],
+    commit: committed.commit,
+  });
   const welcomes =
     committed.welcome === undefined
       ? []
@@ -256,7 +263,10 @@ export function buildLeaveProposal(
     { authenticatedData: encodeMessageAuthenticatedData(place.channelId) },
   );
   if (proposed.kind === 'rejected') return proposed;
-  const { payload, messageId } = sealEntry(context, place, nowMs, [proposed.message], undefined);
+  const { payload, messageId } = sealEntry(context, place, nowMs, {
+    proposals: [proposed.message],
+    commit: undefined,
+  });
   const request = toBinary(
     SubmitCommitRequestSchema,
     create(SubmitCommitRequestSchema, { channelId: place.channelId, after: place.position, messageId, payload }),
@@ -291,18 +301,17 @@ function toProto(address: DeviceAddress): Pick<Address, 'identityKey' | 'deviceI
   return { identityKey: address.identityKey, deviceId: address.deviceId };
 }
 
-function sealEntry(
+export function sealEntry(
   context: MlsContext,
   place: LogPlace,
   nowMs: number,
-  proposals: readonly Uint8Array[],
-  commit: Uint8Array | undefined,
+  bundle: HandshakeBundle,
 ): { payload: Uint8Array; messageId: Uint8Array } {
   const payload = sealGroup(
     context,
     { key: place.envelopeKey, position: place.epochPosition, channelId: place.channelId },
     PayloadKind.Handshake,
-    encodeHandshakeBundle({ proposals, commit }),
+    encodeHandshakeBundle(bundle),
   );
   return { payload, messageId: createMessageId(nowMs, context.random) };
 }
@@ -376,7 +385,7 @@ function extensionsProposal(state: GroupState, channel: ChannelExtension): Propo
   };
 }
 
-function without(addresses: readonly DeviceAddress[], others: readonly DeviceAddress[]) {
+export function without(addresses: readonly DeviceAddress[], others: readonly DeviceAddress[]) {
   const known = new Set(others.map((address) => encodeHex(encodeAddress(address))));
   return addresses.filter((address) => !known.has(encodeHex(encodeAddress(address)))).map(toProto);
 }

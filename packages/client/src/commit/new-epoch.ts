@@ -2,17 +2,18 @@
  * What follows from a commit, whoever made it: the next epoch begins, what changed is told, what waited for the old epoch
  * is sorted out (PROTOCOL sections 5 and 9).
  */
-import { encodeHex, equal } from '@quicprochat/crypto';
+import { EMPTY, encodeHex, equal } from '@quicprochat/crypto';
 import { addressesEqual, type DeviceAddress } from '@quicprochat/core';
 import { groupView, type GroupState, type Member, pendingProposals, roster } from '@quicprochat/mls';
 import type { Change } from '../engine.ts';
 import { beginEpoch, rosterHashOf } from '../epoch.ts';
 import { failEntry } from '../deliver-outbox.ts';
 import { addressOf } from '../profile/member.ts';
+import { nameOfSuite } from '../profile/suites.ts';
 import { channelOf } from '../profile/validate-commit.ts';
-import type { StoredConversation } from '../store/index.ts';
+import type { StoredConversation, StoredKeyPackage } from '../store/index.ts';
 import { conversationView, nameOf } from '../views.ts';
-import { trustTrack } from '../track.ts';
+import { trustTrack, updateDueKey } from '../track.ts';
 import { pauseSending, unpauseSending } from '../watch-server.ts';
 
 export interface NewEpoch {
@@ -73,6 +74,56 @@ export function enterEpoch(
   });
 }
 
+export interface NewSuccessor {
+  /** With the position and log hash of the entry. */
+  readonly conversation: StoredConversation;
+  /** The group as the ReInit left it. */
+  readonly closed: GroupState;
+  readonly successor: GroupState;
+  /** By which this device came in; undefined when it made the new group. */
+  readonly keyPackage: Pick<StoredKeyPackage, 'keyPackageRef' | 'lastResort'> | undefined;
+  readonly committer: DeviceAddress | undefined;
+  readonly rosterHash: Uint8Array | undefined;
+}
+
+/**
+ * A ReInit: the same people go on in another group on the same channel. Positions, history, counters and open requests to
+ * be added again stay as they are; what is still under way in the old group is read for as long as past epochs are.
+ */
+export function enterSuccessor(
+  change: Change,
+  { conversation, closed, successor, keyPackage, committer, rosterHash }: NewSuccessor,
+): void {
+  const { engine, store } = change;
+  const { channelId, position } = conversation;
+  change.succeedGroup(channelId, closed, successor, position);
+  const saved = compareRoster(
+    change,
+    // No salt in a post-quantum suite: the suite itself is what the salt was for.
+    beginEpoch(change, { ...conversation, rosterHash }, successor, EMPTY),
+    successor,
+    rosterHash,
+  );
+  if (keyPackage !== undefined) {
+    store.keys.keyPackageUsed(keyPackage.keyPackageRef, engine.nowMs());
+    if (keyPackage.lastResort) store.settings.set(updateDueKey(channelId), '1');
+    trustTrack(change, channelId);
+  }
+  const { cipherSuite } = groupView(successor);
+  change.emit(() => ({
+    type: 'suite-changed',
+    conversationId: encodeHex(channelId),
+    suiteName: nameOfSuite(cipherSuite),
+    by: committer === undefined ? '' : nameOf(engine, committer.identityKey, channelId),
+  }));
+  store.outbox.dropUnsentProtection(channelId, saved.epochPosition);
+  change.after(() => {
+    engine.reactions.outboxChanged();
+    engine.reactions.dutiesChanged(channelId);
+    if (keyPackage !== undefined) engine.reactions.keysUsed();
+  });
+}
+
 /** A commit took us out: the group's secrets go, the history stays. */
 export function leaveGroup(change: Change, conversation: StoredConversation, by: DeviceAddress | undefined): void {
   const { engine, store } = change;
@@ -95,6 +146,7 @@ export function dropGroup(change: Change, conversation: StoredConversation): Sto
   const { channelId } = conversation;
   const saved = { ...conversation, groupId: undefined, suite: undefined, epoch: undefined, memberCount: 0 };
   if (change.group(channelId) !== undefined) change.replaceGroup(channelId, undefined);
+  change.forgetPredecessor(channelId);
   store.conversations.save(saved);
   store.conversations.clearEnvelopeKeys(channelId);
   const pending = store.conversations.pendingCommit(channelId);

@@ -1,13 +1,28 @@
 /**
  * One entry of a channel's commit log, opened and applied (PROTOCOL section 5). Pure: state and bytes in, outcome out.
  *
- *   type-03 envelope → handshake bundle → its proposals, then its commit → the next state
+ *   type-03 envelope → handshake bundle → its proposals, then its commit → the next state (→ a ReInit's Welcome)
  *
  * All or nothing: an entry that does not open, does not validate or is for another epoch is skipped by every member alike,
  * and leaves no trace in the state. So the first valid commit of an epoch is the same for everyone (THREATS 30).
  */
-import { type CommitEffects, type GroupState, type MlsContext, processMessage } from '@quicprochat/mls';
-import { decodeHandshakeBundle, EnvelopeType, groupPosition, kindAgrees, openGroup } from '../message/index.ts';
+import {
+  type CommitEffects,
+  type GroupState,
+  type MlsContext,
+  processMessage,
+  reInitOf,
+  roster,
+  welcomeKeyPackageRefs,
+} from '@quicprochat/mls';
+import {
+  decodeHandshakeBundle,
+  EnvelopeType,
+  groupPosition,
+  type HandshakeBundle,
+  kindAgrees,
+  openGroup,
+} from '../message/index.ts';
 import {
   type CommitAuthenticatedData,
   decodeCommitAuthenticatedData,
@@ -24,6 +39,8 @@ export type EntryOutcome =
       readonly state: GroupState;
       readonly effects: CommitEffects;
       readonly authenticatedData: CommitAuthenticatedData;
+      /** By whose Welcome the group goes on; `state` is closed. */
+      readonly successor: HandshakeBundle['successor'];
     }
   /** A commit of our own whose pending state is gone: the group has moved on and we cannot follow. */
   | { readonly kind: 'lost-own-commit' };
@@ -64,7 +81,25 @@ export function openEntry(context: MlsContext, state: GroupState, place: LogPlac
   if (outcome.kind !== 'commit') return skipped('its contents are of another kind');
   const authenticatedData = decodeCommitAuthenticatedData(outcome.authenticatedData);
   if (authenticatedData === undefined) return skipped('its authenticated_data is malformed');
-  return { kind: 'commit', state: outcome.state, effects: outcome.effects, authenticatedData };
+  const { state: following, effects } = outcome;
+  const { successor } = bundle;
+  const reason = whyNotContinued(following, successor);
+  return reason === undefined
+    ? { kind: 'commit', state: following, effects, authenticatedData, successor }
+    : skipped(reason);
+}
+
+/**
+ * What every member can tell alike of a ReInit and the Welcome beside it: one does not come without the other, and the
+ * Welcome is for the new suite and for as many members as there are. Whether it opens is for each to see (join-group.ts).
+ */
+function whyNotContinued(state: GroupState, successor: HandshakeBundle['successor']): string | undefined {
+  const reInit = reInitOf(state);
+  if (reInit === undefined) return successor === undefined ? undefined : 'it opens a group without closing this one';
+  if (successor === undefined) return 'it closes the group without opening another';
+  const welcome = welcomeKeyPackageRefs(successor.welcome);
+  if (welcome.kind === 'rejected' || welcome.cipherSuite !== reInit.cipherSuite) return 'its Welcome is malformed';
+  return welcome.refs.length === roster(state).length - 1 ? undefined : 'its Welcome is not for all members';
 }
 
 function skipped(reason: string): EntryOutcome {

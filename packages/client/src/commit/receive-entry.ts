@@ -4,20 +4,22 @@
  *   position? ── known: passed over ── missing ones: ask to be added again
  *      └─ our own pending commit ─▶ merge
  *      └─ somebody else's ─▶ our pending one has lost ─▶ open, process ─▶ next epoch, or skipped by all alike
+ *                                                              └─ ReInit ─▶ join the group that follows (join-group.ts)
  *   and each time: log_hash, roster_hash, what the committer saw of the log (THREATS 30, 32, 33)
  */
 import { concat, decodeHex, encodeHex, equal } from '@quicprochat/crypto';
 import { addressesEqual, logHashNext } from '@quicprochat/core';
 import { fromBinary } from '@bufbuild/protobuf';
-import { decodePendingCommit, mergePendingCommit } from '@quicprochat/mls';
+import { decodePendingCommit, memoryRows, mergePendingCommit, restoreGroup } from '@quicprochat/mls';
 import { type LogEntry, type PqRenewal, SubmitCommitRequestSchema } from '@quicprochat/proto';
 import type { Change, LostTrack } from '../engine.ts';
 import { logPlaceOf } from '../epoch.ts';
+import { joinSuccessor } from '../join-group.ts';
 import { EnvelopeType, kindAgrees, openShared, PQ_SALT_LENGTH } from '../message/index.ts';
 import { addressOf } from '../profile/member.ts';
 import type { StoredConversation, StoredPendingCommit } from '../store/index.ts';
 import { noteSkipped, pauseSending } from '../watch-server.ts';
-import { compareRoster, discardPending, dropGroup, enterEpoch, leaveGroup } from './new-epoch.ts';
+import { compareRoster, discardPending, dropGroup, enterEpoch, enterSuccessor, leaveGroup } from './new-epoch.ts';
 import { openEntry } from './open-entry.ts';
 
 export interface EntryRow {
@@ -30,7 +32,7 @@ export interface EntryRow {
 
 /** What the engine writes into a pending commit's `intent`. */
 export interface PendingIntent {
-  readonly kind: 'commit' | 'leave' | 'create';
+  readonly kind: 'commit' | 'leave' | 'create' | 'reInit';
   /** pq_n from the commit on, when it renews it; hex. */
   readonly pqSalt?: string;
 }
@@ -90,7 +92,7 @@ export function receiveEntry(change: Change, row: EntryRow): void {
       loseTrack(change, advanced, 'certain', 'a commit of this device was accepted, but what it led to is lost');
       return;
     case 'commit': {
-      const { effects, authenticatedData } = outcome;
+      const { effects, authenticatedData, successor } = outcome;
       const committer = addressOf(effects.committer);
       let current = advanced;
       store.conversations.save(current);
@@ -98,6 +100,26 @@ export function receiveEntry(change: Change, row: EntryRow): void {
         current = tellLogMismatch(change, current, row, 'the committer of a change saw another log than this device');
       }
       current = engine.transparency.witness(change, current, authenticatedData.checkpoint);
+      if (successor !== undefined) {
+        const joined = joinSuccessor(change, channelId, outcome.state, effects.committer, successor.welcome);
+        if (joined.kind === 'refused') {
+          // It is valid, so the group has moved for everyone; but this device was not let in.
+          noteSkipped(change, 'welcome-refused', channelId, row.data, joined.reason);
+          const waiting: StoredConversation = { ...current, state: 'awaiting-welcome' };
+          store.conversations.save(waiting);
+          loseTrack(change, waiting, 'certain', 'the group has moved into another suite without this device');
+          return;
+        }
+        enterSuccessor(change, {
+          conversation: current,
+          closed: outcome.state,
+          successor: joined.state,
+          keyPackage: joined.keyPackage,
+          committer,
+          rosterHash: entry.rosterHash,
+        });
+        return;
+      }
       if (effects.selfRemoved) {
         const addedAgain = effects.added.some((member) => {
           const address = addressOf(member);
@@ -144,6 +166,8 @@ export function mergePending(
   const intent = JSON.parse(pending.intent) as PendingIntent;
   const position = pending.after + 1n;
   const payload = payloadOf(pending);
+  // Before the pending commit goes, and these with it.
+  const successorRows = intent.kind === 'reInit' ? [...store.successorRows.reader(channelId).list('')] : [];
   const logHash = logHashNext(engine.crypto, conversation.logHash, position, engine.crypto.hash('sha256', payload));
   let current: StoredConversation = { ...conversation, position, logHash, rosterHash: entry.rosterHash };
   if (intent.kind === 'create') current = { ...current, state: 'active' };
@@ -163,14 +187,27 @@ export function mergePending(
   if (pending.pending.length > 0) {
     const context = engine.mls();
     const next = mergePendingCommit(context, before, decodePendingCommit(context, pending.pending));
-    enterEpoch(change, {
-      conversation: current,
-      before,
-      next,
-      pqSalt: intent.pqSalt === undefined ? undefined : decodeHex(intent.pqSalt),
-      committer: engine.address,
-      rosterHash: entry.rosterHash,
-    });
+    if (intent.kind === 'reInit') {
+      enterSuccessor(change, {
+        conversation: current,
+        closed: next,
+        successor: restoreGroup(context, memoryRows(successorRows)),
+        keyPackage: undefined,
+        committer: engine.address,
+        rosterHash: entry.rosterHash,
+      });
+      change.after(() => {
+        for (const { bytes } of successorRows) engine.crypto.wipe(bytes);
+      });
+    } else
+      enterEpoch(change, {
+        conversation: current,
+        before,
+        next,
+        pqSalt: intent.pqSalt === undefined ? undefined : decodeHex(intent.pqSalt),
+        committer: engine.address,
+        rosterHash: entry.rosterHash,
+      });
   } else {
     compareRoster(change, current, before, entry.rosterHash);
   }

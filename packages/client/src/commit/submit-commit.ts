@@ -10,7 +10,15 @@
  */
 import { fromBinary } from '@bufbuild/protobuf';
 import { EMPTY, encodeHex, equal } from '@quicprochat/crypto';
-import { encodePendingCommit, groupView, type GroupState, wipePendingCommit } from '@quicprochat/mls';
+import {
+  diffRows,
+  encodePendingCommit,
+  groupView,
+  type GroupState,
+  type Rejected,
+  wipeGroup,
+  wipePendingCommit,
+} from '@quicprochat/mls';
 import { Status, SubmitCommitRequestSchema } from '@quicprochat/proto';
 import { methods } from '@quicprochat/transport';
 import { checkReceipt } from '../check-receipt.ts';
@@ -29,7 +37,9 @@ import {
   type CommitPlan,
   type CommitSurroundings,
   leavingProposals,
+  type LogPlace,
 } from './build-commit.ts';
+import { buildReInit, type ReInitPlan } from './build-reinit.ts';
 import { discardPending, dropGroup } from './new-epoch.ts';
 import { isBeingCreated, mergePending, type PendingIntent } from './receive-entry.ts';
 
@@ -41,7 +51,7 @@ const RESUBMIT_MS = 1_000;
 export type PrepareCommit = (
   state: GroupState,
   conversation: StoredConversation,
-) => Promise<(CommitPlan & Pick<CommitSurroundings, 'serverRoster'>) | undefined>;
+) => Promise<(CommitPlan & Pick<CommitSurroundings, 'serverRoster'>) | ReInitPlan | undefined>;
 
 /**
  * Commits what `prepare` says, again after each lost race. Commits of one conversation go one after the other.
@@ -60,16 +70,17 @@ export async function commitWith(
       const { state, conversation } = activeGroup(engine, channelId);
       const plan = await prepare(state, conversation);
       if (plan === undefined) return 'moot';
-      const surroundings = await gather(engine, conversation, state, plan);
+      const build = await builder(engine, conversation, state, plan);
       const { epoch } = groupView(state);
       const messageId = engine.change((change) => {
         const now = activeGroup(engine, channelId);
         // Made for another epoch: the keys fetched may be for others than are in the group now.
         if (groupView(now.state).epoch !== epoch) return undefined;
         const place = logPlaceOf(engine, now.conversation);
-        const built = buildCommit(engine.mls(), now.state, place, plan, surroundings);
+        const built = build(now.state, place);
         if (built.kind === 'rejected') throw commitRefused(built.reason);
-        return storePending(change, channelId, place.position, built, { kind: 'commit' }, place.pqSalt);
+        const intent: PendingIntent = { kind: 'successor' in built ? 'reInit' : 'commit' };
+        return storePending(change, channelId, place.position, built, intent, place.pqSalt);
       });
       const settlement: CommitSettlement =
         messageId === undefined ? { kind: 'lost' } : await submit(engine, channelId, messageId);
@@ -126,7 +137,8 @@ export function storePending(
 ): Uint8Array {
   const { engine, store } = change;
   change.setGroup(channelId, built.state);
-  const renewed = !equal(built.pqSalt, pqSaltBefore);
+  const { pending, leftBehind, successor } = built;
+  const renewed = successor === undefined && !equal(built.pqSalt, pqSaltBefore);
   store.conversations.savePendingCommit(channelId, {
     messageId: built.messageId,
     after,
@@ -136,7 +148,11 @@ export function storePending(
     attempts: 0,
     createdAtMs: engine.nowMs(),
   });
-  const { pending, leftBehind } = built;
+  if (successor !== undefined) {
+    store.successorRows.clear(channelId);
+    store.successorRows.apply(channelId, diffRows(undefined, successor));
+    change.after(() => wipeGroup(engine.mls(), successor));
+  }
   if (pending !== undefined) {
     // It is on disk; in memory it has no use until it is decided.
     change.after(() => wipePendingCommit(engine.mls(), engine.group(channelId) ?? built.state, pending));
@@ -273,6 +289,18 @@ export function activeGroup(
 function metadataOf(conversation: StoredConversation): Uint8Array {
   if (conversation.kind === 'direct' || conversation.nameVersion < 1n) return EMPTY;
   return encodeGroupInfo({ version: conversation.nameVersion, name: conversation.name }) ?? EMPTY;
+}
+
+/** How the entry of a plan is built, once what it takes has been asked for. */
+async function builder(
+  engine: Engine,
+  conversation: StoredConversation,
+  state: GroupState,
+  plan: NonNullable<Awaited<ReturnType<PrepareCommit>>>,
+): Promise<(state: GroupState, place: LogPlace) => BuiltEntry | Rejected> {
+  if ('successor' in plan) return (now, place) => buildReInit(engine.mls(), now, place, plan, engine.nowMs());
+  const surroundings = await gather(engine, conversation, state, plan);
+  return (now, place) => buildCommit(engine.mls(), now, place, plan, surroundings);
 }
 
 async function gather(

@@ -9,10 +9,12 @@ import {
   BUNDLE_PROPOSALS_MAX,
   decodeHandshakeBundle,
   encodeHandshakeBundle,
+  type HandshakeBundle,
   privateMessageContentType,
 } from './handshake-bundle.ts';
 import { createMessageId, isMessageId } from './message-id.ts';
 import { decodeRejoinRequest, encodeRejoinRequest, REJOIN_LIFETIME_MS, verifyRejoinRequest } from './rejoin.ts';
+import { TREE_BYTES_MAX } from './tree-reference.ts';
 import { decodeWelcomeBody, encodeWelcomeBody } from './welcome-body.ts';
 
 const [PROPOSAL, COMMIT] = [2, 3];
@@ -40,6 +42,34 @@ const welcomeBody = {
   metadata: crypto.random(20),
   welcome: new Uint8Array([0, 1, 0, 3]),
 };
+
+test('a ReInit and the Welcome beside it: with and without a tree elsewhere; anything else is refused (THREATS 3, 27)', () => {
+  const commit = privateMessage(COMMIT);
+  const welcome = concat(new Uint8Array([0, 1, 0, 3]), crypto.random(30));
+  const reference = { blobId: crypto.random(32), key: crypto.random(32), length: 70_000 };
+  for (const tree of [undefined, reference]) {
+    const bundle = { proposals: [], commit, successor: { tree, welcome } };
+    const encoded = encodeHandshakeBundle(bundle);
+    assert.deepEqual(decodeHandshakeBundle(encoded), bundle);
+    for (let length = 0; length < encoded.length - 30; length++) {
+      assert.equal(decodeHandshakeBundle(encoded.subarray(0, length)), undefined);
+    }
+  }
+  const misuse: HandshakeBundle[] = [
+    { proposals: [privateMessage(PROPOSAL)], commit, successor: { tree: undefined, welcome } },
+    { proposals: [], commit: undefined, successor: { tree: undefined, welcome } },
+    { proposals: [], commit, successor: { tree: undefined, welcome: commit } },
+    { proposals: [], commit: privateMessage(PROPOSAL), successor: { tree: undefined, welcome } },
+    { proposals: [], commit, successor: { tree: { ...reference, key: crypto.random(31) }, welcome } },
+    { proposals: [], commit, successor: { tree: { ...reference, length: TREE_BYTES_MAX + 1 }, welcome } },
+    { proposals: [], commit, successor: { tree: { ...reference, length: 0 }, welcome } },
+  ];
+  for (const bundle of misuse) assert.throws(() => encodeHandshakeBundle(bundle), Misuse);
+  // A length that lies: no more is taken than there is.
+  const lying = encodeHandshakeBundle({ proposals: [], commit, successor: { tree: undefined, welcome } });
+  lying.set(u32(0xffffffff), 1);
+  assert.equal(decodeHandshakeBundle(lying), undefined);
+});
 
 test('Welcome body: with and without salt and metadata', () => {
   for (const pqSalt of [welcomeBody.pqSalt, new Uint8Array(0)]) {

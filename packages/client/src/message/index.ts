@@ -7,4 +7,5 @@ export { EnvelopeType, envelopeType, kindAgrees, PayloadKind } from './envelope.
 export * from './handshake-bundle.ts';
 export * from './message-id.ts';
 export * from './rejoin.ts';
+export * from './tree-reference.ts';
 export * from './welcome-body.ts';

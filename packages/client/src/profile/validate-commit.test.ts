@@ -11,13 +11,14 @@ import {
   type LeafNodeSource,
   type Member,
   type Proposal,
+  ResumptionPskUsage,
   type SentProposal,
 } from '@quicprochat/mls';
 import { encodeCommitAuthenticatedData } from './authenticated-data.ts';
 import { type ChannelExtension, encodeChannelExtension, QpcExtensionType } from './channel-extension.ts';
 import { REQUIRED_CAPABILITIES } from './group-parameters.ts';
-import { SUITE_CLASSICAL } from './suites.ts';
-import { ADDS_MAX_CLASSICAL, validateCommit } from './validate-commit.ts';
+import { SUITE_CLASSICAL, SUITE_POST_QUANTUM } from './suites.ts';
+import { ADDS_MAX_CLASSICAL, successorExtensions, validateCommit } from './validate-commit.ts';
 
 const CHANNEL_ID = new Uint8Array(16).fill(7);
 const HASH = new Uint8Array(32).fill(9);
@@ -52,9 +53,16 @@ interface Shape {
   channel?: Partial<ChannelExtension>;
   extensions?: readonly Extension[];
   suite?: number;
+  epoch?: bigint;
 }
 
-function view({ leaves = [leaf(alice), leaf(bob), leaf(carol)], channel = {}, extensions, suite }: Shape): GroupView {
+function view({
+  leaves = [leaf(alice), leaf(bob), leaf(carol)],
+  channel = {},
+  extensions,
+  suite,
+  epoch = 3n,
+}: Shape): GroupView {
   const members = leaves.flatMap((one, i) => (one === undefined ? [] : [{ ...one, leafIndex: i as LeafIndex }]));
   const channelExtension: ChannelExtension = {
     channelId: CHANNEL_ID,
@@ -66,7 +74,7 @@ function view({ leaves = [leaf(alice), leaf(bob), leaf(carol)], channel = {}, ex
   };
   return {
     groupId: HASH,
-    epoch: 3n,
+    epoch,
     cipherSuite: suite ?? SUITE_CLASSICAL,
     extensions: extensions ?? [
       REQUIRED_CAPABILITIES,
@@ -91,6 +99,16 @@ function add(identity: Uint8Array, device = 1): Proposal {
 }
 
 const remove = (index: number): Proposal => ({ kind: 'remove', removed: index as LeafIndex });
+const resumption = {
+  kind: 'preSharedKey',
+  psk: {
+    kind: 'resumption',
+    usage: ResumptionPskUsage.ReInit,
+    pskGroupId: HASH,
+    pskEpoch: 3n,
+    pskNonce: new Uint8Array(32),
+  },
+} as const;
 const changeExtensions: Proposal = { kind: 'groupContextExtensions', extensions: [] };
 
 interface Attempt {
@@ -225,9 +243,16 @@ test('P12, P13: proposals that need an administrator, proposals we never use', (
   const byBob = { ...sent(changeExtensions, 1), byReference: false };
   assert.equal(verdict({ proposals: [byBob], committer: 1 }), 'P12');
   assert.equal(verdict({ proposals: [sent(changeExtensions, 1)] }), 'P12');
-  for (const kind of ['preSharedKey', 'reInit', 'externalInit', 'custom']) {
+  for (const kind of ['externalInit', 'custom']) {
     assert.equal(verdict({ proposals: [sent({ kind } as unknown as Proposal)] }), 'P13');
   }
+  // The PSK that opens a successor is for an epoch 0 of its maker alone, never for a commit others get to see.
+  assert.equal(verdict({ proposals: [sent(resumption)] }), 'P13');
+  assert.equal(verdict({ before: { epoch: 0n }, proposals: [sent(resumption)] }), 'P13');
+  const alone: Shape = { epoch: 0n, leaves: [leaf(alice)] };
+  assert.equal(verdict({ before: alone, proposals: [sent(resumption)] }), 'accept');
+  const asPsk = { ...resumption, psk: { ...resumption.psk, usage: ResumptionPskUsage.Application } } as Proposal;
+  assert.equal(verdict({ before: alone, proposals: [sent(asPsk)] }), 'P13');
 });
 
 test('P14: not everybody at once', () => {
@@ -270,4 +295,45 @@ test('P21–P25: who is in the group afterwards', () => {
   assert.equal(verdict({ proposals, after: { leaves: [leaf(alice), leaf(bob), leaf(carol), eternal] } }), 'P24');
   const bare = { ...leaf(dave), extensions: [] };
   assert.equal(verdict({ proposals, after: { leaves: [leaf(alice), leaf(bob), leaf(carol), bare] } }), 'P25');
+});
+
+test('P26–P28: who may move a group, where to, and as what (THREATS 31)', () => {
+  const extensions = successorExtensions(view({}))!;
+  const reInit = (changes: object = {}): Proposal =>
+    ({
+      kind: 'reInit',
+      groupId: new Uint8Array(32).fill(1),
+      version: 1,
+      cipherSuite: SUITE_POST_QUANTUM,
+      extensions,
+      ...changes,
+    }) as Proposal;
+  assert.equal(verdict({ proposals: [sent(reInit())] }), 'accept');
+  const byBob = { ...sent(reInit(), 1), byReference: false };
+  assert.equal(verdict({ proposals: [byBob], committer: 1 }), 'P26');
+  assert.equal(verdict({ proposals: [sent(reInit(), 1)] }), 'P26');
+  assert.equal(verdict({ proposals: [sent(reInit())], committer: 1 }), 'P26');
+
+  assert.equal(verdict({ proposals: [sent(reInit({ cipherSuite: SUITE_CLASSICAL }))] }), 'P27');
+  assert.equal(verdict({ proposals: [sent(reInit({ cipherSuite: 0xf0ff }))] }), 'P27');
+  assert.equal(verdict({ proposals: [sent(reInit({ version: 2 }))] }), 'P27');
+  for (const cipherSuite of [SUITE_CLASSICAL, SUITE_POST_QUANTUM]) {
+    const before = { suite: SUITE_POST_QUANTUM };
+    assert.equal(verdict({ before, proposals: [sent(reInit({ cipherSuite }))] }), 'P27');
+  }
+
+  assert.equal(verdict({ proposals: [sent(reInit({ groupId: HASH }))] }), 'P28');
+  assert.equal(verdict({ proposals: [sent(reInit({ groupId: new Uint8Array(31) }))] }), 'P28');
+  const others: readonly Shape[] = [
+    { channel: { admins: [alice, bob] } },
+    { channel: { channelId: HASH.slice(0, 16) } },
+    { channel: { kind: 'direct' } },
+    { channel: { hub: 'elsewhere' } },
+  ];
+  for (const shape of others) {
+    assert.equal(verdict({ proposals: [sent(reInit({ extensions: successorExtensions(view(shape)) }))] }), 'P28');
+  }
+  assert.equal(verdict({ proposals: [sent(reInit({ extensions: view({}).extensions }))] }), 'P28', 'no predecessor');
+  assert.equal(verdict({ proposals: [sent(reInit({ extensions: [] }))] }), 'P28');
+  assert.equal(verdict({ proposals: [sent(reInit({ extensions: [...extensions].reverse() }))] }), 'P28');
 });

@@ -13,17 +13,25 @@ import {
   findExtension,
   type GroupView,
   type Member,
+  ProtocolVersion,
+  ResumptionPskUsage,
   type SentProposal,
   type Verdict,
 } from '@quicprochat/mls';
 import { decodeCommitAuthenticatedData } from './authenticated-data.ts';
-import { type ChannelExtension, decodeChannelExtension, QpcExtensionType } from './channel-extension.ts';
+import {
+  type ChannelExtension,
+  decodeChannelExtension,
+  encodeChannelExtension,
+  QpcExtensionType,
+} from './channel-extension.ts';
 import { addressOf, sameIdentity } from './member.ts';
-import { isPostQuantum } from './suites.ts';
+import { isPostQuantum, SUITE_POST_QUANTUM } from './suites.ts';
 
 /** Adds in one commit (PROTOCOL section 9). */
 export const ADDS_MAX_CLASSICAL = 1_000;
 export const ADDS_MAX_POST_QUANTUM = 200;
+export const GROUP_ID_BYTES = 32;
 const LEAF_LIFETIME_SECS_MAX = 90n * 86_400n;
 
 export function validateCommit(commit: CommitToValidate): Verdict {
@@ -31,12 +39,33 @@ export function validateCommit(commit: CommitToValidate): Verdict {
   if (channel === undefined) return reject('P00', 'the group has no qpc.channel');
   const committer = addressAt(commit.before, commit.committer);
   if (commit.external || committer === undefined) return reject('P01', 'the committer is not a member of ours');
+  if (opensSuccessor(commit)) {
+    return checkExtensions(commit, channel) ?? checkMembersAfter(commit) ?? { kind: 'accept' };
+  }
   const actor: Actor = { address: committer, isAdmin: isAdmin(channel, committer) };
   return (
     checkAuthenticatedData(commit, channel) ??
     checkProposals(commit, channel, actor) ??
     checkExtensions(commit, channel) ??
-    checkMembersAfter(commit) ?? { kind: 'accept' }
+    checkMembersAfter(commit) ??
+    checkReInit(commit, channel, actor) ?? { kind: 'accept' }
+  );
+}
+
+/**
+ * The first commit of a group that a ReInit opens. Its maker is alone in epoch 0 and nobody else ever processes it: the
+ * others join by its Welcome, and look at what it made (join-group.ts).
+ */
+function opensSuccessor({ before, proposals }: CommitToValidate): boolean {
+  return (
+    before.epoch === 0n &&
+    before.members().length === 1 &&
+    proposals.some(
+      ({ proposal }) =>
+        proposal.kind === 'preSharedKey' &&
+        proposal.psk.kind === 'resumption' &&
+        proposal.psk.usage === ResumptionPskUsage.ReInit,
+    )
   );
 }
 
@@ -95,9 +124,9 @@ function checkProposals(commit: CommitToValidate, channel: ChannelExtension, com
         }
         break;
       case 'update':
+      case 'reInit':
         break;
       case 'preSharedKey':
-      case 'reInit':
       case 'externalInit':
       case 'custom':
         return reject('P13', `proposals of kind ${proposal.kind} are not used in our groups`);
@@ -166,6 +195,48 @@ function checkMembersAfter(commit: CommitToValidate): Verdict | undefined {
   return undefined;
 }
 
+/** P26–P28: an administrator moves a classical group into the post-quantum suite, on the same channel, as it is. */
+function checkReInit(commit: CommitToValidate, channel: ChannelExtension, committer: Actor): Verdict | undefined {
+  const { before } = commit;
+  for (const sent of commit.proposals) {
+    const { proposal } = sent;
+    if (proposal.kind !== 'reInit') continue;
+    if (!committer.isAdmin || proposerOf(commit, channel, sent)?.isAdmin !== true) {
+      return reject('P26', 'only an administrator moves the group into another suite');
+    }
+    // Never downwards: a group that was protected must not lose that by anybody's commit.
+    if (
+      proposal.version !== ProtocolVersion.Mls10 ||
+      proposal.cipherSuite !== SUITE_POST_QUANTUM ||
+      isPostQuantum(before.cipherSuite)
+    ) {
+      return reject('P27', 'a group moves from a classical suite into the post-quantum one only');
+    }
+    if (proposal.groupId.length !== GROUP_ID_BYTES || equal(proposal.groupId, before.groupId)) {
+      return reject('P28', 'the new group has no id of its own');
+    }
+    const expected = successorExtensions(before);
+    if (
+      expected === undefined ||
+      proposal.extensions.length !== expected.length ||
+      !proposal.extensions.every((extension, i) => sameExtension(extension, expected[i]!))
+    ) {
+      return reject('P28', 'the new group is not the successor of this one');
+    }
+  }
+  return undefined;
+}
+
+/** The GroupContext extensions of the group after a ReInit: those of this one, which is named as its predecessor. */
+export function successorExtensions(before: Pick<GroupView, 'extensions' | 'groupId'>): Extension[] | undefined {
+  const channel = channelOf(before);
+  if (channel === undefined) return undefined;
+  const extensionData = encodeChannelExtension({ ...channel, predecessor: before.groupId });
+  return before.extensions.map((extension) =>
+    extension.extensionType === QpcExtensionType.Channel ? { ...extension, extensionData } : extension,
+  );
+}
+
 /** The qpc.channel of a group, or undefined when it has none or a malformed one. */
 export function channelOf(view: Pick<GroupView, 'extensions'>): ChannelExtension | undefined {
   const bytes = findExtension(view.extensions, QpcExtensionType.Channel);
@@ -205,13 +276,11 @@ function sameExtensionsBesideChannel(before: readonly Extension[], after: readon
       .sort((a, b) => a.extensionType - b.extensionType || compare(a.extensionData, b.extensionData));
   const a = others(before);
   const b = others(after);
-  return (
-    a.length === b.length &&
-    a.every(
-      (extension, i) =>
-        extension.extensionType === b[i]!.extensionType && equal(extension.extensionData, b[i]!.extensionData),
-    )
-  );
+  return a.length === b.length && a.every((extension, i) => sameExtension(extension, b[i]!));
+}
+
+function sameExtension(a: Extension, b: Extension): boolean {
+  return a.extensionType === b.extensionType && equal(a.extensionData, b.extensionData);
 }
 
 function reject(rule: string, reason: string): Verdict {

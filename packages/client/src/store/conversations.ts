@@ -70,6 +70,13 @@ export interface StoredPendingCommit {
   readonly createdAtMs: number;
 }
 
+/** The group that a ReInit closed. */
+interface StoredPredecessor {
+  /** The log entry that closed it: envelopes of earlier positions are its own. */
+  readonly position: bigint;
+  readonly closedAtMs: number;
+}
+
 interface SenderChain {
   readonly counter: bigint;
   /** `contentHash` of that content. */
@@ -101,6 +108,8 @@ export interface ConversationStore {
   beginEpoch(channelId: Uint8Array, key: Omit<StoredEnvelopeKey, 'endedAtMs'>, nowMs: number): void;
   /** Deletes keys of epochs that ended before `beforeMs`, and all but the `keep` newest ended ones. */
   deleteEnvelopeKeys(channelId: Uint8Array, keep: number, beforeMs: number): void;
+  /** Position of the oldest epoch whose key is kept. */
+  oldestEnvelopeKey(channelId: Uint8Array): bigint | undefined;
   /** Before a rejoin: all of them. */
   clearEnvelopeKeys(channelId: Uint8Array): void;
 
@@ -110,6 +119,13 @@ export interface ConversationStore {
   setPqSalt(channelId: Uint8Array, position: bigint, salt: Uint8Array): void;
   /** Deletes the salts that only epochs before the one begun at `position` used. */
   deletePqSaltsBefore(channelId: Uint8Array, position: bigint): void;
+
+  predecessor(channelId: Uint8Array): StoredPredecessor | undefined;
+  savePredecessor(channelId: Uint8Array, predecessor: StoredPredecessor): void;
+  /** With its rows. */
+  deletePredecessor(channelId: Uint8Array): void;
+  /** Channels with a predecessor closed before a moment. */
+  predecessorsClosedBefore(beforeMs: number): readonly Uint8Array[];
 
   pendingCommit(channelId: Uint8Array): StoredPendingCommit | undefined;
   /** Channels with a commit to submit. */
@@ -188,6 +204,7 @@ export function conversationStore(driver: Driver): ConversationStore {
        SELECT position FROM envelope_keys AS newest WHERE newest.channel_id = envelope_keys.channel_id
        AND newest.ended_at IS NOT NULL ORDER BY newest.position DESC LIMIT ?))`,
   );
+  const oldestKey = driver.prepare('SELECT min(position) AS position FROM envelope_keys WHERE channel_id = ?');
   const clearKeys = driver.prepare('DELETE FROM envelope_keys WHERE channel_id = ?');
 
   const pqSalt = driver.prepare(
@@ -201,6 +218,14 @@ export function conversationStore(driver: Driver): ConversationStore {
     `DELETE FROM pq_salts WHERE channel_id = ? AND position < (
        SELECT max(position) FROM pq_salts AS salts WHERE salts.channel_id = pq_salts.channel_id AND salts.position <= ?)`,
   );
+
+  const predecessor = driver.prepare('SELECT position, closed_at FROM predecessors WHERE channel_id = ?');
+  const savePredecessor = driver.prepare(
+    `INSERT INTO predecessors (channel_id, position, closed_at) VALUES (?, ?, ?)
+     ON CONFLICT (channel_id) DO UPDATE SET position = excluded.position, closed_at = excluded.closed_at`,
+  );
+  const deletePredecessor = driver.prepare('DELETE FROM predecessors WHERE channel_id = ?');
+  const predecessorsBefore = driver.prepare('SELECT channel_id FROM predecessors WHERE closed_at < ?');
 
   const pendingCommit = driver.prepare('SELECT * FROM pending_commits WHERE channel_id = ?');
   const pendingCommits = driver.prepare('SELECT channel_id FROM pending_commits ORDER BY created_at');
@@ -267,6 +292,10 @@ export function conversationStore(driver: Driver): ConversationStore {
     deleteEnvelopeKeys(channelId, keep, beforeMs) {
       deleteKeys.run(channelId, beforeMs, keep);
     },
+    oldestEnvelopeKey(channelId) {
+      const row = oldestKey.get(channelId);
+      return row && optional(bigintOf, row, 'position');
+    },
     clearEnvelopeKeys(channelId) {
       clearKeys.run(channelId);
     },
@@ -281,6 +310,18 @@ export function conversationStore(driver: Driver): ConversationStore {
     deletePqSaltsBefore(channelId, position) {
       deletePqSalts.run(channelId, position);
     },
+
+    predecessor(channelId) {
+      const row = predecessor.get(channelId);
+      return row && { position: bigintOf(row, 'position'), closedAtMs: numberOf(row, 'closed_at') };
+    },
+    savePredecessor(channelId, { position, closedAtMs }) {
+      savePredecessor.run(channelId, position, closedAtMs);
+    },
+    deletePredecessor(channelId) {
+      deletePredecessor.run(channelId);
+    },
+    predecessorsClosedBefore: (beforeMs) => predecessorsBefore.all(beforeMs).map((row) => bytesOf(row, 'channel_id')),
 
     pendingCommit(channelId) {
       const row = pendingCommit.get(channelId);

@@ -1,4 +1,8 @@
-/** MLS group states as the small rows `@quicprochat/mls` reads and writes, one set per conversation. */
+/**
+ * MLS group states as the small rows `@quicprochat/mls` reads and writes. A conversation has up to three groups: its own;
+ * the successor that a pending ReInit of ours opens; and the predecessor that a ReInit closed, in which late messages are
+ * still read.
+ */
 import type { RowChange, RowReader } from '@quicprochat/mls';
 import type { Driver } from './driver.ts';
 import { bytesOf, textOf } from './sql.ts';
@@ -12,19 +16,21 @@ export interface MlsRowStore {
   clear(channelId: Uint8Array): void;
 }
 
+type Table = 'mls_rows' | 'successor_rows' | 'predecessor_rows';
+
 /** Above every character a key may have. */
 const AFTER_ALL_KEYS = '\u{10ffff}';
 
-export function mlsRowStore(driver: Driver): MlsRowStore {
-  const get = driver.prepare('SELECT bytes FROM mls_rows WHERE channel_id = ? AND key = ?');
-  const list = driver.prepare('SELECT key, bytes FROM mls_rows WHERE channel_id = ? AND key >= ? AND key < ?');
+export function mlsRowStore(driver: Driver, table: Table): MlsRowStore {
+  const get = driver.prepare(`SELECT bytes FROM ${table} WHERE channel_id = ? AND key = ?`);
+  const list = driver.prepare(`SELECT key, bytes FROM ${table} WHERE channel_id = ? AND key >= ? AND key < ?`);
   const set = driver.prepare(
-    `INSERT INTO mls_rows (channel_id, key, bytes) VALUES (?, ?, ?)
+    `INSERT INTO ${table} (channel_id, key, bytes) VALUES (?, ?, ?)
      ON CONFLICT (channel_id, key) DO UPDATE SET bytes = excluded.bytes`,
   );
-  const remove = driver.prepare('DELETE FROM mls_rows WHERE channel_id = ? AND key = ?');
-  const removePrefix = driver.prepare('DELETE FROM mls_rows WHERE channel_id = ? AND key >= ? AND key < ?');
-  const clear = driver.prepare('DELETE FROM mls_rows WHERE channel_id = ?');
+  const remove = driver.prepare(`DELETE FROM ${table} WHERE channel_id = ? AND key = ?`);
+  const removePrefix = driver.prepare(`DELETE FROM ${table} WHERE channel_id = ? AND key >= ? AND key < ?`);
+  const clear = driver.prepare(`DELETE FROM ${table} WHERE channel_id = ?`);
 
   function applyOne(channelId: Uint8Array, change: RowChange): void {
     switch (change.kind) {

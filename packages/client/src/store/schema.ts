@@ -330,3 +330,27 @@ CREATE TABLE log_findings (
   settled_at INTEGER
 ) STRICT;
 `;
+
+/** A conversation goes over into another group on its channel (ReInit). */
+export const SCHEMA_REINIT = `
+-- MLS rows of the group that a pending ReInit of ours opens.
+CREATE TABLE successor_rows (
+  channel_id BLOB NOT NULL REFERENCES pending_commits (channel_id) ON DELETE CASCADE,
+  key TEXT NOT NULL,
+  bytes BLOB NOT NULL,
+  PRIMARY KEY (channel_id, key)
+) STRICT, WITHOUT ROWID;
+
+-- The group before the present one, for messages that were under way when the log entry at \`position\` closed it.
+CREATE TABLE predecessors (
+  channel_id BLOB PRIMARY KEY REFERENCES conversations (channel_id) ON DELETE CASCADE,
+  position INTEGER NOT NULL,
+  closed_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE predecessor_rows (
+  channel_id BLOB NOT NULL REFERENCES predecessors (channel_id) ON DELETE CASCADE,
+  key TEXT NOT NULL,
+  bytes BLOB NOT NULL,
+  PRIMARY KEY (channel_id, key)
+) STRICT, WITHOUT ROWID;
+`;

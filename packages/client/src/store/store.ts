@@ -29,6 +29,10 @@ export interface Store {
   readonly contacts: ContactStore;
   readonly conversations: ConversationStore;
   readonly mlsRows: MlsRowStore;
+  /** Of the group that a pending ReInit of ours opens; gone with the pending commit. */
+  readonly successorRows: MlsRowStore;
+  /** Of the group that a ReInit closed; gone with `conversations.deletePredecessor`. */
+  readonly predecessorRows: MlsRowStore;
   readonly messages: MessageStore;
   readonly outbox: OutboxStore;
   readonly inbox: InboxStore;
@@ -53,7 +57,9 @@ export function openStore(driver: Driver): Store {
     keys: keyStore(driver),
     contacts: contactStore(driver),
     conversations: conversationStore(driver),
-    mlsRows: mlsRowStore(driver),
+    mlsRows: mlsRowStore(driver, 'mls_rows'),
+    successorRows: mlsRowStore(driver, 'successor_rows'),
+    predecessorRows: mlsRowStore(driver, 'predecessor_rows'),
     messages: messageStore(driver),
     outbox: outboxStore(driver),
     inbox: inboxStore(driver),
