@@ -39,20 +39,20 @@ async function classicalGroup(name: string, first: Person, ...others: readonly P
   return id;
 }
 
+/** Waits until all are in one epoch of the post-quantum suite. */
 async function isPostQuantumFor(reference: string, ...people: readonly Person[]): Promise<void> {
+  const keyOf = async ({ client, store }: Person): Promise<string | undefined> => {
+    const { id, suite } = await client.findConversation(reference);
+    if (suite !== SUITE_POST_QUANTUM) return undefined;
+    const { epochPosition } = store.conversations.get(hexBytes(id))!;
+    return Buffer.from(store.conversations.envelopeKey(hexBytes(id), epochPosition)!.key).toString('hex');
+  };
   for (const one of people) {
-    await one.until('post-quantum', async () => (await one.conversation(reference)).suite === SUITE_POST_QUANTUM);
+    await one.until('post-quantum, with the others', async () => {
+      const keys = new Set(await Promise.all(people.map(keyOf)));
+      return keys.size === 1 && !keys.has(undefined);
+    });
   }
-  const keys = people.map((one) => {
-    const conversation = one.store.conversations
-      .all()
-      .find(({ suite, name }) => suite !== undefined && name === reference);
-    const { channelId, epochPosition } = conversation ?? {};
-    return (
-      channelId && Buffer.from(one.store.conversations.envelopeKey(channelId, epochPosition!)!.key).toString('hex')
-    );
-  });
-  assert.equal(new Set(keys).size, 1, 'everybody is in the same epoch');
 }
 
 const placeOf = (person: Person, id: string): bigint => person.store.conversations.get(hexBytes(id))!.position;
