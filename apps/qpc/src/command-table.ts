@@ -1,7 +1,7 @@
 /** All commands, in the order help shows them. */
 import type { Command } from './command.ts';
 import { checkKey, resolve } from './commands/people.ts';
-import { login, logout, refreshKeypackage, registerUser, whoami } from './commands/account.ts';
+import { deleteAccount, login, logout, refreshKeypackage, registerUser, whoami } from './commands/account.ts';
 import { demo } from './commands/demo.ts';
 import {
   groupAdmin,
@@ -17,6 +17,7 @@ import {
 } from './commands/group.ts';
 import { dm, history, join, recv, send } from './commands/messages.ts';
 import { health, ping } from './commands/server.ts';
+import { audit, resume } from './commands/transparency.ts';
 
 export const COMMANDS: readonly Command[] = [
   demo,
@@ -26,6 +27,7 @@ export const COMMANDS: readonly Command[] = [
   recv,
   history,
   join,
+  resume,
   groupCreate,
   groupInvite,
   groupInfo,
@@ -38,10 +40,12 @@ export const COMMANDS: readonly Command[] = [
   groupLeave,
   resolve,
   checkKey,
+  audit,
   whoami,
   login,
   logout,
   refreshKeypackage,
+  deleteAccount,
   ping,
   health,
 ];

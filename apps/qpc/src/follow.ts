@@ -21,6 +21,7 @@ import { conversationFields, printEvent } from './show.ts';
 export async function follow(context: CommandContext, reference: string | undefined): Promise<JsonFields> {
   const { out, session, signal } = context;
   const client = await session.account();
+  session.listens = true;
   const conversation = reference === undefined ? undefined : await findOrFetchConversation(session, client, reference);
   const screen = new Screen(context, client, conversation);
   const stop = client.on((event) => screen.push(event));

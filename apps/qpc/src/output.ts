@@ -42,10 +42,14 @@ const SGR: Readonly<Record<Style, string>> = {
   cyan: '36',
 };
 
+const METER_CHARS = 30;
+const ERASE_REST = '\u001b[K';
+
 export class Output {
   readonly json: boolean;
   readonly #options: OutputOptions;
   #finished = false;
+  #metered = false;
 
   constructor(options: OutputOptions) {
     this.json = options.json;
@@ -68,6 +72,21 @@ export class Output {
   /** A note that scripts must not have to skip: standard error, and only for people. */
   progress(...segments: readonly Segment[]): void {
     if (!this.json) this.#options.stderr.write(`${this.#render(segments, this.#options.stderr)}\n`);
+  }
+
+  /** How far something has come, in one line of a terminal that is written over; nothing where there is no terminal. */
+  meter(what: string, done: number, of: number): void {
+    if (this.json || this.#options.stderr.isTTY !== true || of <= 0) return;
+    const filled = Math.round((Math.min(done, of) / of) * METER_CHARS);
+    const bar = `${'#'.repeat(filled)}${'.'.repeat(METER_CHARS - filled)}`;
+    this.#options.stderr.write(`\r[${bar}] ${done} of ${of} ${singleLine(what)}${ERASE_REST}`);
+    this.#metered = true;
+  }
+
+  /** Takes the meter away. */
+  endMeter(): void {
+    if (this.#metered) this.#options.stderr.write(`\r${ERASE_REST}`);
+    this.#metered = false;
   }
 
   /** Something the person should know though the command goes on: always on standard error. */

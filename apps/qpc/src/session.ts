@@ -30,6 +30,9 @@ const CONNECT_TIMEOUT_MS = 10_000;
 /** After this long without a connection a person is told what is going on. */
 const SLOW_CONNECT_MS = 1000;
 
+/** Warnings that are shown whatever the command is: the server, or somebody with this account's keys, is up to something. */
+const ALARMS: ReadonlySet<string> = new Set(['key-transparency', 'account-changed']);
+
 /** What the profile remembers about its server, beside the database: `server.json`. Nothing in it is secret. */
 interface RememberedServer {
   readonly server: string;
@@ -49,6 +52,8 @@ export class Session {
   readonly folder: string;
   /** A message is in the queue: whoever stops this command must not tell the person to send it again. */
   queued = false;
+  /** The command shows by itself what happens; else what must not be missed is said here. */
+  listens = false;
   readonly #options: SessionOptions;
   #client: Client | undefined;
   #memory: Client | undefined;
@@ -110,6 +115,9 @@ export class Session {
       if (given !== undefined || !(error instanceof ClientError) || error.code !== 'wrong-state-password') throw error;
       this.#client = await open(await this.#options.passwords.ask(source, "The profile's password", false));
     }
+    this.#client.on((event) => {
+      if (event.type === 'warning' && ALARMS.has(event.code) && !this.listens) this.#options.out.warn(event.text);
+    });
     return this.#client;
   }
 

@@ -107,6 +107,36 @@ export const refreshKeypackage: Command = {
   },
 };
 
+export const deleteAccount: Command = {
+  name: 'account delete',
+  topic: 'Account',
+  summary: 'end your account for good',
+  details:
+    'Removes everything of the account from the server: keys, sessions, messages that wait. The log of keys says that it is ' +
+    'over, and nobody can ever have the name again. Leave your groups first if the others should see you go. What was said ' +
+    "stays readable in this profile. Asks for the account's name to be typed once more.",
+  options: [{ name: 'yes', summary: 'do it without asking' }],
+  examples: ['qpc account delete', 'qpc --profile old account delete --yes'],
+  run: async ({ out, session, lines, signal }, input) => {
+    const client = await session.online();
+    const username = (await client.whoami())?.username ?? '';
+    if (!input.has('yes')) {
+      out.progress(`This ends the account ${username} for good. Type its name to go on:`);
+      const typed = await lines.next(signal);
+      if (typed?.trim() !== username) {
+        throw usageError(
+          'the name was not typed, so nothing was deleted',
+          'run it again, or give --yes',
+          'not-confirmed',
+        );
+      }
+    }
+    await client.deleteAccount();
+    out.say('The account ', { text: username, style: 'bold' }, ' is gone. Its history is still in ', session.folder);
+    return { username, profile: session.folder };
+  },
+};
+
 /** The name as typed, or `--username`; both only if they agree. */
 function accountName({ session }: CommandContext, input: CommandInput): string | undefined {
   const typed = input.optionalWord('NAME');

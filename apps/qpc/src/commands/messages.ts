@@ -211,6 +211,7 @@ async function receive({ out, session, signal }: CommandContext, input: CommandI
   const wanted = count(input, 'count') ?? (input.has('wait') ? 1 : 0);
   if (input.has('count') && !input.has('wait')) throw usageError('--count needs --wait', 'add --wait');
   const client = await session.account();
+  session.listens = true;
   const reference = input.optionalWord('CONVERSATION');
   const only = reference === undefined ? undefined : await findOrFetchConversation(session, client, reference);
   let arrived = Promise.withResolvers<void>();
