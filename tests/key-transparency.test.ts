@@ -306,6 +306,28 @@ test('THREATS 21: an entry of one’s own account that one did not make is found
   assert.ok((await kinds(heidi)).includes('unexpected-own-entry'));
 });
 
+test('a deleted account is over in the log too; its history stays', async () => {
+  const peggy = await world.person('peggy');
+  const ivan = await world.person('ivan');
+  await peggy.client.resolve('ivan');
+  const chat = await ivan.client.openDirect('peggy');
+  await ivan.client.send(chat.id, 'farewell');
+  await peggy.joined('ivan');
+  await ivan.client.flush();
+  await ivan.client.deleteAccount();
+  await assert.rejects(ivan.client.login('ivan', ivan.password), { code: 'account-deleted' });
+  assert.deepEqual(await ivan.texts('peggy'), ['farewell']);
+  await assert.rejects(peggy.client.resolve('ivan'), { code: 'unknown-user' });
+  const gone = (await peggy.client.audit()).accounts.find(({ username }) => username === 'ivan');
+  assert.deepEqual(gone, {
+    username: 'ivan',
+    self: false,
+    outcome: 'unlisted',
+    version: undefined,
+    reason: 'the account was deleted',
+  });
+});
+
 test('a server that shows another log than before, or none any more, is refused', async () => {
   for (const [words, lie] of [
     [/no longer shows/, { logOrigin: '', logKey: new Uint8Array(0), logVrfKey: new Uint8Array(0) }],

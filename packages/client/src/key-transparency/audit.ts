@@ -17,6 +17,10 @@ import { unpauseSending } from '../watch-server.ts';
 import { recordFinding } from './findings.ts';
 import { followLog, type LogSource } from './follow-log.ts';
 
+/** How often, and after how long, the log is looked at for a deletion that the server says has happened. */
+const DENIED_LOOKS = 3;
+const DENIED_WAIT_MS = 1_500;
+
 /** @throws ClientError as `Client.audit` */
 export async function audit(engine: Engine, { progress, accept }: AuditOptions): Promise<AuditReport> {
   const { transparency } = engine;
@@ -165,13 +169,17 @@ async function checkAccount(
 
 /** The server knows somebody no more. Its log has to say so too. */
 async function denied(engine: Engine, identityKey: Uint8Array): Promise<Pick<AuditedAccount, 'outcome' | 'reason'>> {
+  const { clock } = engine.ports;
   const index = engine.store.log.account(identityKey)?.index;
-  const latest = index && (await engine.transparency.mirror()).latest(index);
-  if (latest?.entry.kind === 'keys') {
-    return { outcome: 'failed', reason: 'the server denies an account that its log has' };
+  for (let look = 1; ; look++) {
+    const latest = index && (await engine.transparency.mirror()).latest(index);
+    if (latest === undefined) return { outcome: 'unlisted', reason: 'the server does not know this account' };
+    if (latest.entry.kind === 'deleted') return { outcome: 'unlisted', reason: 'the account was deleted' };
+    if (look === DENIED_LOOKS) return { outcome: 'failed', reason: 'the server denies an account that its log has' };
+    // The log is appended to once a second: what was deleted just now is in it soon.
+    await new Promise<void>((resolve) => void clock.setTimer(resolve, DENIED_WAIT_MS));
+    await engine.transparency.follow();
   }
-  const reason = latest === undefined ? 'the server does not know this account' : 'the account was deleted';
-  return { outcome: 'unlisted', reason };
 }
 
 /** The user has seen what was found so far, and goes on. */
