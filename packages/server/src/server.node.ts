@@ -35,8 +35,8 @@ import { createServer } from './server.ts';
 import type { QuicprochatServer } from './server.ts';
 import { StartupError } from './startup-error.ts';
 import { openSqliteStore } from './store/sqlite.node.ts';
-import { StoreError } from './store/store.ts';
-import type { Store, StoreErrorKind, StoreLimits } from './store/store.ts';
+import { inWordsOfStart } from './store-failure.ts';
+import type { Store, StoreLimits } from './store/store.ts';
 import { loadCertificate } from './tls.node.ts';
 import { createWebhookNotifier } from './webhook-notifier.node.ts';
 
@@ -178,7 +178,7 @@ export async function startServer(config: ServerConfig, surroundings: ServerSurr
     await listener?.close();
     await metricsListener?.close();
     await store.close();
-    throw error;
+    throw inWordsOfStart(error, directory.path);
   }
 }
 
@@ -327,25 +327,12 @@ function loadLogSecrets(directory: DataDirectory, isNew: boolean): LogSecrets {
   };
 }
 
-const STORE_HINTS: Partial<Record<StoreErrorKind, string>> = {
-  in_use: 'Stop the other server, or give another folder with --data-dir.',
-  wrong_key: 'Give the key the database was made with: --store-key-file.',
-  newer_schema: 'Start the newer version of qpc-server.',
-  disk_full: 'Make room on the disk.',
-  corrupt: 'Restore the data folder from a backup.',
-};
-
 async function openStore(config: ServerConfig, directory: DataDirectory, limits: StoreLimits): Promise<Store> {
   const key = config.storeKeyFile === undefined ? undefined : readStoreKey(config.storeKeyFile);
   try {
     return await openSqliteStore({ path: directory.file('qpc.db'), key, limits });
   } catch (error) {
-    if (!(error instanceof StoreError)) throw error;
-    const hint = STORE_HINTS[error.kind] ?? 'Check the data folder and its owner.';
-    const cause = error.message.replace(/\.$/, '');
-    throw new StartupError('data', `the database in ${directory.path} cannot be opened: ${cause}`, hint, {
-      cause: error,
-    });
+    throw inWordsOfStart(error, directory.path);
   } finally {
     key?.fill(0);
   }
