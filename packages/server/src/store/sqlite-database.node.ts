@@ -70,7 +70,7 @@ function wrongKey(file: DatabaseFile, cause: unknown): StoreError {
     'wrong_key',
     file.key === undefined
       ? 'The server database is encrypted or is not a database: set the store key, or name another data directory.'
-      : 'The store key does not open the server database: set the key it was created with.',
+      : 'The store key does not open the server database: set the key it was created with, or restore a backup if the file is damaged.',
     { cause },
   );
 }
