@@ -30,6 +30,8 @@ export interface Ratchet {
 
 export type RatchetKind = 'handshake' | 'application';
 
+export const RATCHETS: readonly RatchetKind[] = ['handshake', 'application'];
+
 export interface LeafRatchets {
   readonly kind: 'leaf';
   readonly handshake: Ratchet;
@@ -87,22 +89,48 @@ function splitStored(index: number): SplitNode {
   return { kind: 'split', left: { kind: 'stored', loaded: undefined }, right: { kind: 'stored', loaded: undefined } };
 }
 
-/** Replaces the ratchets of one leaf by what `change` makes of them. */
+/**
+ * Replaces the ratchets of one leaf by what `change` makes of them. Secrets that are derived on the way and given up again
+ * belong to no state, neither the old one nor the new, so they are wiped here; all of them when `change` refuses.
+ */
 function withLeaf(
   suite: Suite,
   tree: SecretTree,
   leaf: number,
   change: (ratchets: LeafRatchets) => LeafRatchets,
 ): SecretTreeNode {
+  const { wipe } = suite.crypto;
+  const changeLeaf = (node: LoadedNode): LeafRatchets => {
+    if (node.kind === 'leaf') return change(node);
+    const fresh = leafRatchets(suite, secretOf(node));
+    let changed: LeafRatchets | undefined;
+    try {
+      changed = change(fresh);
+      return changed;
+    } finally {
+      for (const kind of RATCHETS) if (changed?.[kind] !== fresh[kind]) wipe(fresh[kind].secret);
+    }
+  };
   const descend = (node: SecretTreeNode, index: number): SecretTreeNode => {
     const loaded = loadedNode(tree, node, index);
-    if (isLeaf(index)) {
-      return change(loaded.kind === 'leaf' ? loaded : leafRatchets(suite, secretOf(loaded)));
+    if (isLeaf(index)) return changeLeaf(loaded);
+    const toLeft = 2 * leaf < index;
+    const next = toLeft ? left(index) : right(index);
+    if (loaded.kind === 'split') {
+      return toLeft
+        ? { kind: 'split', left: descend(loaded.left, next), right: loaded.right }
+        : { kind: 'split', left: loaded.left, right: descend(loaded.right, next) };
     }
-    const split = loaded.kind === 'split' ? loaded : splitSecret(suite, secretOf(loaded));
-    return 2 * leaf < index
-      ? { kind: 'split', left: descend(split.left, left(index)), right: split.right }
-      : { kind: 'split', left: split.left, right: descend(split.right, right(index)) };
+    const fresh = splitSecret(suite, secretOf(loaded));
+    const [through, aside] = toLeft ? [fresh.left, fresh.right] : [fresh.right, fresh.left];
+    let below: SecretTreeNode | undefined;
+    try {
+      below = descend(through, next);
+    } finally {
+      wipe(through.secret);
+      if (below === undefined) wipe(aside.secret);
+    }
+    return toLeft ? { kind: 'split', left: below, right: aside } : { kind: 'split', left: aside, right: below };
   };
   return descend(tree.root, root(tree.leafCount));
 }
@@ -116,9 +144,8 @@ const LEFT = new Uint8Array([0x6c, 0x65, 0x66, 0x74]);
 const RIGHT = new Uint8Array([0x72, 0x69, 0x67, 0x68, 0x74]);
 const NONE = new Uint8Array(0);
 
-function splitSecret(suite: Suite, secret: Uint8Array): SplitNode {
+function splitSecret(suite: Suite, secret: Uint8Array): { readonly left: SecretNode; readonly right: SecretNode } {
   return {
-    kind: 'split',
     left: { kind: 'secret', secret: expandWithLabel(suite, secret, 'tree', LEFT, suite.hashLength) },
     right: { kind: 'secret', secret: expandWithLabel(suite, secret, 'tree', RIGHT, suite.hashLength) },
   };

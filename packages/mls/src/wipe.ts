@@ -9,7 +9,14 @@
 import type { CryptoProvider } from '@quicprochat/crypto';
 import type { GroupCore, GroupState, PastEpoch } from './group-state.ts';
 import type { PendingCommit } from './pending-commit.ts';
-import type { LeafRatchets, LoadedNode, Ratchet, RatchetKind, SecretTree, SecretTreeNode } from './secret-tree.ts';
+import {
+  type LeafRatchets,
+  type LoadedNode,
+  type Ratchet,
+  RATCHETS,
+  type SecretTree,
+  type SecretTreeNode,
+} from './secret-tree.ts';
 import type { MlsContext } from './types.ts';
 
 /** Overwrites the secrets `previous` holds and `next` does not. Call it once `next` is safely stored. */
@@ -91,8 +98,6 @@ function wipeNode(crypto: CryptoProvider, node: SecretTreeNode, kept: SecretTree
       wipeRatchets(crypto, old, rest?.kind === 'leaf' ? rest : undefined);
   }
 }
-
-const RATCHETS: readonly RatchetKind[] = ['handshake', 'application'];
 
 function wipeRatchets(crypto: CryptoProvider, old: LeafRatchets, kept: LeafRatchets | undefined): void {
   for (const kind of RATCHETS) wipeRatchet(crypto, old[kind], kept?.[kind]);
