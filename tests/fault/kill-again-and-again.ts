@@ -52,6 +52,7 @@ const UNLIMITED = Object.fromEntries(
     'keyPackageUploads',
     'hints',
     'logReads',
+    'statements',
   ].map((name) => [`rates.${name}`, 0]),
 );
 

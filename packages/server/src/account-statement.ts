@@ -66,7 +66,9 @@ export function checkStatement(
       'Look the account up, then sign a new one.',
     );
   }
-  return isNewest ? undefined : server.keyTransparency.enter(statement, stated, revocationCount);
+  if (isNewest) return undefined;
+  if (stated !== undefined) server.rates.take('statements', encodeHex(identityKey));
+  return server.keyTransparency.enter(statement, stated, revocationCount);
 }
 
 /** Another device was faster, or the account has changed since the statement was made. */

@@ -105,6 +105,7 @@ const ratesSchema = z.strictObject({
   resumes: rate('resumes', 'resumed sessions from a network address'),
   resolves: rate('resolves', 'look-ups by an account'),
   logReads: rate('logReads', 'reads of the key-transparency log from a network address'),
+  statements: rate('statements', 'changes of the devices of an account'),
   channels: rate('channels', 'channels opened by an account'),
   commits: rate('commits', 'commits of a device'),
   commitKib: rate('commitKib', 'KiB of commits and Welcomes by an account'),

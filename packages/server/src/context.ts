@@ -81,6 +81,8 @@ export interface DeviceSession {
 interface RecoverySession {
   readonly kind: 'recovery';
   readonly username: string;
+  /** The OPAQUE record that the password was right for: after a change of password this session counts no more. */
+  readonly record: Uint8Array;
 }
 
 /** An OPAQUE login between its two calls. */

@@ -10,7 +10,8 @@ import { Status } from '@quicprochat/proto';
 import { route, RpcError } from '@quicprochat/transport';
 import type { CallContext, MethodAuth, MethodDescriptor, Route } from '@quicprochat/transport';
 import type { ClientConnection, ConnectionState, DeviceSession, ServerContext } from './context.ts';
-import { forbidden, unauthenticated } from './refusals.ts';
+import { forbidden, passwordChanged, unauthenticated } from './refusals.ts';
+import { isStillThePassword } from './sessions.ts';
 import { StoreError } from './store/store.ts';
 import type { WriteContext } from './store/store.ts';
 
@@ -64,11 +65,21 @@ export function accountHandler<I extends DescMessage, O extends DescMessage>(
   method: MethodDescriptor<I, O>,
   run: (call: AccountCall, request: MessageShape<I>) => Answer<O>,
 ): RouteMaker {
-  return handler(method, (call, request) => {
-    const { session } = call.connection.state;
+  return handler(method, async (call, request) => {
+    const session = await accountSession(call);
     if (session === undefined) throw noSession();
     return run({ ...call, session }, request);
   });
+}
+
+/** The session of a connection; one that a password alone has opened ends when that is changed. */
+export async function accountSession({ server, connection }: Call): Promise<AccountCall['session'] | undefined> {
+  const { session } = connection.state;
+  if (session?.kind === 'recovery' && !(await isStillThePassword(server, session))) {
+    connection.state.session = undefined;
+    throw passwordChanged();
+  }
+  return session;
 }
 
 /** A large read, in its device's turn, for as long as somebody waits for it and the session lasts. */

@@ -85,6 +85,7 @@ export class KeyTransparency {
   #running: Promise<void> | undefined;
   #next: Promise<void> | undefined;
   #closed = false;
+  #isFailing = false;
 
   private constructor(parts: KeyTransparencyParts, pinned: PinnedLog, head: Head, frontier: Frontier) {
     this.#parts = parts;
@@ -155,10 +156,17 @@ export class KeyTransparency {
     const waitMs = Math.max(0, this.#appendedAt + BATCH_EVERY_MS - clock.now());
     this.#timer = clock.setTimer(() => {
       this.#timer = undefined;
-      this.flush().catch((error: unknown) => {
-        log.warn({ err: error }, 'the key-transparency log could not be appended to; trying again');
-        this.accepted();
-      });
+      this.flush().then(
+        () => {
+          this.#isFailing = false;
+        },
+        (error: unknown) => {
+          const say = this.#isFailing ? 'debug' : 'warn';
+          log[say]({ err: error }, 'the key-transparency log cannot be appended to; trying again every second');
+          this.#isFailing = true;
+          this.accepted();
+        },
+      );
     }, waitMs);
   }
 

@@ -67,6 +67,8 @@ export interface RateSettings {
   readonly resolves: Rate;
   /** AuditKeyTransparency and GetConsistencyProof, per network address: anyone may mirror the log. */
   readonly logReads: Rate;
+  /** Account statements after the first, per account: each is an entry for good, which every client mirrors. */
+  readonly statements: Rate;
   /** CreateChannel, per account: each leaves rows for good. */
   readonly channels: Rate;
   /** SubmitCommit, per device. */
@@ -97,6 +99,7 @@ export const DEFAULT_RATES: RateSettings = {
   resumes: { burst: 2_000, perHour: 120_000 },
   resolves: { burst: 200, perHour: 3_600 },
   logReads: { burst: 1_000, perHour: 36_000 },
+  statements: { burst: 40, perHour: 40 },
   channels: { burst: 200, perHour: 1_200 },
   commits: { burst: 30, perHour: 1_800 },
   commitKib: { burst: 65_536, perHour: 262_144 },
@@ -115,6 +118,7 @@ const WORDS: Record<RateName, string> = {
   resumes: 'too many sessions from this network address',
   resolves: 'too many look-ups from this account',
   logReads: 'the key-transparency log was read too often from this network address',
+  statements: 'this account has stated its devices too often',
   channels: 'too many channels were opened by this account',
   commits: 'this device has committed too often',
   commitKib: 'the commits of this account were too large together',

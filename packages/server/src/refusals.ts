@@ -54,6 +54,11 @@ export function banned({ reason, untilMs }: Ban): RpcError {
   return forbidden(why, `The ban holds ${until}.`);
 }
 
+/** What was begun with the old password ends with it. */
+export function passwordChanged(): RpcError {
+  return unauthenticated('the password has changed meanwhile', 'Log in with the new one.');
+}
+
 /** The device of a session is gone: the client has to log in again. */
 export function deviceGone(): RpcError {
   return unauthenticated('this device is no longer registered', 'Log in again.');

@@ -1,4 +1,5 @@
 /** Beginning and ending sessions: the session belongs to the connection, tokens are for the next one (PROTOCOL 3). */
+import { equal } from '@quicprochat/crypto';
 import { CloseCode } from '@quicprochat/transport';
 import type { ClientConnection, DeviceSession, ServerContext } from './context.ts';
 import { banned, deviceGone } from './refusals.ts';
@@ -49,4 +50,13 @@ export function endSession(server: ServerContext, connection: ClientConnection):
   state.toldGap = undefined;
   if (state.session?.kind === 'device') server.live.remove(state.session.address, connection);
   state.session = undefined;
+}
+
+/** Whether the account still has the OPAQUE record that a login was answered from. */
+export async function isStillThePassword(
+  server: ServerContext,
+  login: { readonly username: string; readonly record: Uint8Array },
+): Promise<boolean> {
+  const account = await server.store.findOpaqueRecord(login.username);
+  return account !== undefined && equal(account.record, login.record);
 }

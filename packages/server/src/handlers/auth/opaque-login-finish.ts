@@ -6,13 +6,12 @@ import {
   SIGNATURE_BYTES,
   verifyLoginProof,
 } from '@quicprochat/core';
-import { encodeHex, equal } from '@quicprochat/crypto';
+import { encodeHex } from '@quicprochat/crypto';
 import { methods } from '@quicprochat/transport';
 import { exactBytes } from '../../checks.ts';
-import type { PendingLogin, ServerContext } from '../../context.ts';
 import { handler } from '../../handler.ts';
-import { banned, unauthenticated } from '../../refusals.ts';
-import { beginDeviceSession, endSession, SESSION_LIFETIME_MS } from '../../sessions.ts';
+import { banned, passwordChanged, unauthenticated } from '../../refusals.ts';
+import { beginDeviceSession, endSession, isStillThePassword, SESSION_LIFETIME_MS } from '../../sessions.ts';
 
 const LOGIN_ID_BYTES = 16;
 
@@ -37,7 +36,8 @@ export const opaqueLoginFinish = handler(
       throw unauthenticated('the username or the password is wrong', 'Check both, then try again.');
     }
     server.crypto.wipe(proven.sessionKey);
-    if (!(await isStillThePassword(server, login))) throw passwordChanged();
+    const { username, record } = login;
+    if (record === undefined || !(await isStillThePassword(server, { username, record }))) throw passwordChanged();
 
     const address = { identityKey: login.identityKey, deviceId };
     const device = await server.store.findDevice(address);
@@ -52,7 +52,6 @@ export const opaqueLoginFinish = handler(
       const tokenHash = server.crypto.hash('sha256', token);
       const stored = await server.store.putSession({ tokenHash, address, expiresAtMs, nowMs }, writes);
       if (stored.kind === 'stored') {
-        const { username } = login;
         await beginDeviceSession(server, connection, {
           kind: 'device',
           address,
@@ -60,7 +59,7 @@ export const opaqueLoginFinish = handler(
           deviceKey: device.deviceKey,
         });
         // It may have changed while the session was stored; whoever changed it has ended what was there by then.
-        if (!(await isStillThePassword(server, login))) {
+        if (!(await isStillThePassword(server, { username, record }))) {
           await server.store.revokeSessions(address, writes);
           endSession(server, connection);
           throw passwordChanged();
@@ -73,16 +72,7 @@ export const opaqueLoginFinish = handler(
     const ban = await server.store.findBan(login.identityKey, nowMs);
     if (ban !== undefined) throw banned(ban);
     endSession(server, connection);
-    connection.state.session = { kind: 'recovery', username: login.username };
+    connection.state.session = { kind: 'recovery', username, record };
     return { outcome: { case: 'deviceUnknown' as const, value: {} } };
   },
 );
-
-async function isStillThePassword(server: ServerContext, login: PendingLogin): Promise<boolean> {
-  const account = await server.store.findOpaqueRecord(login.username);
-  return account !== undefined && login.record !== undefined && equal(account.record, login.record);
-}
-
-function passwordChanged(): Error {
-  return unauthenticated('the password has changed meanwhile', 'Log in with the new one.');
-}

@@ -287,6 +287,26 @@ describe('RegisterDevice for a device that is there', () => {
   });
 });
 
+test('THREATS 27: nobody fills the log with statements', async () => {
+  const strict = await World.start({ rates: { statements: { burst: 2, perHour: 3_600 } } });
+  try {
+    const ivan = await strict.register('ivan');
+    const connection = await strict.login(ivan);
+    const again = async () => {
+      const body = { deviceCertificate: ivan.certificate, accountStatement: await strict.statement(ivan) };
+      const signed = strict.sign(ivan.identity, device.registerDevice.id, RegisterDeviceBodySchema, body);
+      return connection.call(device.registerDevice, { signed });
+    };
+    await again();
+    await again();
+    assert.equal(await statusOf(again()), Status.RATE_LIMITED);
+    strict.clock.advance(1_000);
+    await again();
+  } finally {
+    await strict.close();
+  }
+});
+
 test('DeleteAccount enters the end, and nothing opens what was before', async () => {
   const heidi = await world.register('heidi');
   const before = await resolved('heidi');

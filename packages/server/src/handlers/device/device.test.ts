@@ -216,6 +216,20 @@ describe('RevokeKey', () => {
     );
     await revokeKey(f, never, frank.identity, statement(never));
     assert.equal((await check(never, phone, frank)).length, 2);
+    const crowd = Array.from({ length: 101 }, (_, i) => ({
+      identityKey: (i < 60 ? frank : bob).address.identityKey,
+      deviceId: crypto.random(16),
+    }));
+    for (const address of crowd) {
+      await world.store.revokeDevice({ address, statement: crypto.random(9), nowMs: world.clock.wallMs() });
+    }
+    const asked = [frank.address, ...crowd, ...crowd];
+    const first = await b.call(keys.checkRevocation, { addresses: asked });
+    assert.deepEqual([first.revocations.length, first.more], [100, true]);
+    const heard = new Set(first.revocations.map(({ address }) => hex(address?.deviceId)));
+    const rest = asked.filter(({ deviceId }) => !heard.has(hex(deviceId)));
+    const last = await b.call(keys.checkRevocation, { addresses: rest });
+    assert.deepEqual([last.revocations.length, last.more], [1, false]);
     const tooMany = { addresses: Array.from({ length: 1_001 }, () => frank.address) };
     assert.equal((await refusal(b.call(keys.checkRevocation, tooMany))).status, Status.INVALID_ARGUMENT);
   });

@@ -2,7 +2,7 @@ import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { FetchRecoveryBundleResponseSchema } from '@quicprochat/proto';
 import { methods } from '@quicprochat/transport';
 import { exactBytes, username } from '../../checks.ts';
-import { handler } from '../../handler.ts';
+import { accountSession, handler } from '../../handler.ts';
 import type { Call, RouteMaker } from '../../handler.ts';
 import { networkOf } from '../../rate-limits.ts';
 import { invalidArgument, notFound, rateLimited, unauthenticated } from '../../refusals.ts';
@@ -18,7 +18,7 @@ export const fetchRecoveryBundle: RouteMaker = (server) => {
   return handler(methods.recovery.fetchRecoveryBundle, async (call, request) => {
     if (request.username !== '') return answer(await byPhrase(call, slowDown, request.username, request.fetchToken));
     if (request.fetchToken.length > 0) throw invalidArgument('a fetch token goes with a username');
-    const { session } = call.connection.state;
+    const session = await accountSession(call);
     if (session === undefined) {
       throw unauthenticated('this connection has no session', 'Log in first, or give username and phrase.');
     }

@@ -270,6 +270,20 @@ test('THREATS 13, 37: the password alone adds no device, changes no password and
   assert.equal(await login(world.connect(), dave, 'guessed'), 'session', 'it still is his password');
 });
 
+test('a session that the old password has opened, and nothing else, ends with that password', async () => {
+  const grace = await world.register('grace');
+  const g = await world.login(grace);
+  await store(g, grace.identity, { ...body(), registrationRecord: await newRecord('grace', 'old') });
+  const thief = world.connect();
+  assert.equal(await login(thief, world.newDevice(grace), 'old'), 'deviceUnknown');
+  await thief.call(recovery.fetchRecoveryBundle, {});
+  await store(g, grace.identity, { ...body(), registrationRecord: await newRecord('grace', 'new') });
+  const fetched = thief.call(recovery.fetchRecoveryBundle, {});
+  assert.match((await refusal(fetched)).message, /password has changed/);
+  const looked = thief.call(methods.user.resolveUser, { username: 'grace' });
+  assert.equal((await refusal(looked)).status, Status.UNAUTHENTICATED);
+});
+
 test('StoreRecoveryBundle without a session: the account’s own identity key, once, and not often', async () => {
   const erin = await world.register('erin');
   const { identityKey } = erin.address;
