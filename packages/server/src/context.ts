@@ -86,7 +86,7 @@ interface RecoverySession {
 }
 
 /** An OPAQUE login between its two calls. */
-export interface PendingLogin {
+interface PendingLogin {
   readonly username: string;
   /** Undefined for an unknown name, which is played through all the same. */
   readonly identityKey: Uint8Array | undefined;
