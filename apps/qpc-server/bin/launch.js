@@ -38,11 +38,7 @@ function runHere(root, entry) {
   import('node:module')
     .then((m) => {
       const folder = cacheFolder();
-      if (folder && m.enableCompileCache) {
-        m.enableCompileCache(folder);
-        // The call is for this thread; the store's threads go by the variable.
-        if (!process.env.NODE_COMPILE_CACHE) process.env.NODE_COMPILE_CACHE = folder;
-      }
+      if (folder && m.enableCompileCache) m.enableCompileCache(folder);
       return import(target.href);
     })
     .catch((e) => {

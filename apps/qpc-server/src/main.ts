@@ -1,4 +1,4 @@
-// `qpc-server`: reads flags, environment and file, starts the server, says where it is, and stops when asked.
+// `qpc-server`: serves, and does what an operator wants of a server.
 import { run } from './run.ts';
 
 // Everything is closed by then; threads of an engine that never listened would keep the process alive.

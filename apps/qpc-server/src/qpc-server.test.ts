@@ -108,7 +108,11 @@ test('a bad configuration is one line that names the setting, and exit code 2', 
   writeFileSync(path.join(folder, 'broken.toml'), 'listen = \n');
   const cases: [string[], Record<string, string>, RegExp][] = [
     [['--nope'], {}, /unknown option '--nope'/],
-    [['extra'], {}, /too many arguments/],
+    [['extra'], {}, /there is no command "extra"/],
+    [['start', 'extra'], {}, /too many arguments/],
+    [['status', 'extra'], {}, /too many arguments/],
+    [['admin', 'ban'], {}, /missing required argument 'ACCOUNT'/],
+    [['status', '--rates-commits', '1'], {}, /unknown option '--rates-commits'/],
     [['--listen', 'x'], {}, /--listen must be/],
     [['--config', 'bad.toml'], {}, /unknown setting "colour"; listen in bad\.toml must be/],
     [['--config', 'broken.toml'], {}, /broken\.toml cannot be used/],

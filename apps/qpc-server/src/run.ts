@@ -1,54 +1,102 @@
-/**
- * The life of the server process. Standard output has one line when the server is ready (`--json`: one object), standard
- * error the logs. What stops a start is one line that names cause and next step, and an exit code:
- * 0 stopped when asked, 1 our bug, 2 configuration, 3 cannot listen, 6 the data folder.
- */
+/** From words to an exit code: finds the command, reads its flags and the settings, runs it, and says what went wrong. */
 import { readFileSync } from 'node:fs';
-import { isIP } from 'node:net';
-import { resolveConfig, startServer, StartupError } from '@quicprochat/server';
-import type { RunningServer, ServerConfig, StartupErrorKind } from '@quicprochat/server';
-import { Command, CommanderError } from 'commander';
+import { resolveConfig, StartupError } from '@quicprochat/server';
+import type { ServerConfig } from '@quicprochat/server';
+import { CommanderError } from 'commander';
+import type { Command as Parser } from 'commander';
 import { parse as parseToml } from 'smol-toml';
-import { commandLine, flagsOf } from './command-line.ts';
+import { findCommand, flagsOf, groupHelp, parserOf } from './command-line.ts';
+import { COMMANDS } from './command-table.ts';
+import type { Command, CommandContext } from './command.ts';
+import { CliError, ExitCode, toCliError, usageError } from './errors.ts';
+import { Output } from './output.ts';
 import packageJson from '../package.json' with { type: 'json' };
 
-const EXIT_BUG = 1;
-const EXIT_CODE: Record<StartupErrorKind, number> = { config: 2, listen: 3, data: 6 };
+/** How long a command waits for a server's answer; a backup takes as long as it takes. */
+const ANSWER_MS_MAX = 60_000;
+const PATIENT = new Set(['start', 'backup', 'restore']);
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
-/** Runs until the server has stopped; the exit code. */
-export async function run(args: readonly string[], environment: Environment): Promise<number> {
-  const program = commandLine(packageJson.version);
+/** Runs until the command is done, or the server has stopped; the exit code. */
+export async function run(typed: readonly string[], environment: Environment): Promise<number> {
+  const words = typed[0] === 'help' ? [...typed.slice(1), '--help'] : typed;
+  const out = new Output(words.includes('--json'));
+  const [first = ''] = words;
+  const isGroup = COMMANDS.some(({ name }) => name.startsWith(`${first} `));
+  if (isGroup && (words.length === 1 || words[1] === '--help')) {
+    process.stdout.write(groupHelp(first));
+    return ExitCode.done;
+  }
+  const found = findCommand(words);
+  if (found === undefined) {
+    const asked = isGroup ? words.slice(0, 2).join(' ') : first;
+    return report(
+      out,
+      usageError(`there is no command "${asked}"`, `See qpc-server ${isGroup ? `${first} ` : ''}--help.`),
+    );
+  }
+  const { command, rest } = found;
+  const parser = parserOf(command, packageJson.version);
   try {
-    program.parse([...args], { from: 'user' });
+    parser.parse([...rest], { from: 'user' });
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error;
     // Help and version are printed already.
-    if (error.exitCode === 0) return 0;
+    if (error.exitCode === 0) return ExitCode.done;
     const message = error.message.replace(/^error: /, '').replace(/\.$/, '');
-    return report(args.includes('--json'), new StartupError('config', message, 'See qpc-server --help.'));
+    return report(out, usageError(message, `See ${parser.name()} --help.`));
   }
-  const json = program.opts<{ json?: boolean }>().json === true;
+  const stop = stopAsked(command);
   try {
-    // Before the ready line, which whoever started us may answer with a signal at once.
-    const asked = stopAsked();
-    const server = await startServer(configFrom(program, environment));
-    announce(server, json);
-    await serve(server, asked);
-    if (json) process.stdout.write(`${JSON.stringify({ v: 1, type: 'result', stopped: true })}\n`);
-    return 0;
+    out.finish(await command.run(contextOf(command, parser, environment, out, stop.signal)));
+    return ExitCode.done;
   } catch (error) {
-    return report(json, error);
+    out.endProgress();
+    return report(out, error);
+  } finally {
+    stop.forget();
   }
 }
 
-function configFrom(program: Command, environment: Environment): ServerConfig {
-  const fileName = program.opts<{ config?: string }>().config ?? environment['QPC_CONFIG'];
+function contextOf(
+  command: Command,
+  parser: Parser,
+  environment: Environment,
+  out: Output,
+  signal: AbortSignal,
+): CommandContext {
+  const options = parser.opts<Record<string, string | true | undefined>>();
+  const optionNamed = (name: string) => options[name.replace(/-([a-z])/g, (_, letter: string) => letter.toUpperCase())];
+  const given = new Map(
+    (command.args ?? []).map(({ name }, i) => [name, parser.processedArgs[i] as string | string[]]),
+  );
+  return {
+    out,
+    signal,
+    config: () => configFrom(command, parser, environment),
+    word: (name) => {
+      const value = given.get(name);
+      if (typeof value !== 'string') throw new Error(`argument ${name} is not declared`);
+      return value;
+    },
+    words: (name) => [given.get(name) ?? []].flat(),
+    has: (name) => optionNamed(name) !== undefined,
+    option: (name) => {
+      const value = optionNamed(name);
+      return typeof value === 'string' ? value : undefined;
+    },
+  };
+}
+
+function configFrom(command: Command, parser: Parser, environment: Environment): ServerConfig {
+  const fileName = parser.opts<{ config?: string }>().config ?? environment['QPC_CONFIG'];
   const file = fileName === undefined ? undefined : { name: fileName, content: readToml(fileName) };
-  const outcome = resolveConfig({ flags: flagsOf(program), environment, file });
+  // What a server may not be started with does not matter to a command about its folder.
+  const flags = command.name === 'start' ? flagsOf(parser) : { ...flagsOf(parser), production: false };
+  const outcome = resolveConfig({ flags, environment, file });
   if (outcome.kind === 'config') return outcome.config;
-  throw new StartupError('config', outcome.problems.join('; '), 'See qpc-server --help.');
+  throw new StartupError('config', outcome.problems.join('; '), `See ${parser.name()} --help.`);
 }
 
 function readToml(name: string): Record<string, unknown> {
@@ -68,64 +116,42 @@ function readToml(name: string): Record<string, unknown> {
   }
 }
 
-function announce(server: RunningServer, json: boolean): void {
-  const { host, port, origin, dataDir, certificatePath } = server;
-  if (json) {
-    const line = { v: 1, type: 'ready', host, port, origin, caCert: certificatePath, dataDir, pid: process.pid };
-    process.stdout.write(`${JSON.stringify(line)}\n`);
-    return;
-  }
-  const anywhere = host === '0.0.0.0' || host === '::';
-  const reachable = anywhere ? (isIP(host) === 6 ? '[::1]' : '127.0.0.1') : isIP(host) === 6 ? `[${host}]` : host;
-  const connect = `qpc health --server ${reachable}:${port} --ca-cert ${shellWord(certificatePath)}`;
-  process.stdout.write(
-    `qpc-server ${packageJson.version} is ready on ${isIP(host) === 6 ? `[${host}]` : host}:${port} (UDP). Try: ${connect}\n`,
-  );
-}
-
-/** So that the path can be pasted. */
-function shellWord(text: string): string {
-  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
-}
-
-/** Runs until the server has stopped: by a signal, or because it could not go on. */
-async function serve(server: RunningServer, asked: Promise<void>): Promise<void> {
-  const rejected = (error: unknown): void => {
-    server.log.error({ err: error }, 'a promise was rejected and nobody looked; the server goes on');
+/** `start` stops in its own way. */
+function stopAsked(command: Command): { readonly signal: AbortSignal; forget(): void } {
+  const controller = new AbortController();
+  if (command.name === 'start') return { signal: controller.signal, forget: () => {} };
+  const stop = (): void =>
+    controller.abort(new CliError(ExitCode.interrupted, 'interrupted', 'interrupted', 'Run the command again.'));
+  const late = PATIENT.has(command.name)
+    ? undefined
+    : setTimeout(() => {
+        controller.abort(
+          new CliError(ExitCode.timeout, 'timeout', 'the server does not answer', 'See its log, or start it again.'),
+        );
+      }, ANSWER_MS_MAX).unref();
+  process.once('SIGINT', stop);
+  process.once('SIGTERM', stop);
+  return {
+    signal: controller.signal,
+    forget: () => {
+      clearTimeout(late);
+      process.off('SIGINT', stop);
+      process.off('SIGTERM', stop);
+    },
   };
-  process.on('unhandledRejection', rejected);
-  try {
-    void asked.then(() => server.close());
-    await server.stopped;
-  } finally {
-    process.off('unhandledRejection', rejected);
-  }
 }
 
-const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
-
-/** Resolves at the first signal. A second one ends a shutdown that takes too long, as people expect. */
-function stopAsked(): Promise<void> {
-  return new Promise((resolve) => {
-    const stop = (): void => {
-      for (const signal of SIGNALS) process.off(signal, stop);
-      resolve();
-    };
-    for (const signal of SIGNALS) process.on(signal, stop);
+function report(out: Output, error: unknown): number {
+  const known = toCliError(error);
+  if (known !== undefined) {
+    out.fail(known);
+    return known.exitCode;
+  }
+  out.fail({
+    code: 'bug',
+    message: 'an unexpected fault of qpc-server',
+    hint: 'Please report it with the lines below.',
   });
-}
-
-function report(json: boolean, error: unknown): number {
-  const known = error instanceof StartupError;
-  const message = known ? error.message : 'an unexpected fault of qpc-server';
-  const hint = known ? error.hint : 'Please report it with the lines below.';
-  if (json) {
-    const code = known ? error.kind : 'bug';
-    process.stdout.write(`${JSON.stringify({ v: 1, type: 'error', code, message, hint })}\n`);
-  } else {
-    process.stderr.write(`qpc-server: ${message}. ${hint}\n`);
-  }
-  if (known) return EXIT_CODE[error.kind];
   process.stderr.write(`${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);
-  return EXIT_BUG;
+  return ExitCode.bug;
 }

@@ -12,6 +12,7 @@ export * from './labels.ts';
 export * from './opaque.ts';
 export * from './proofs.ts';
 export * from './receipt.ts';
+export * from './report.ts';
 export * from './revocation.ts';
 export * from './safety-number.ts';
 export * from './statement.ts';

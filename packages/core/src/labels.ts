@@ -24,6 +24,7 @@ const TEXT = {
   loginProof: 'qpc/v1/login-proof',
   resumeProof: 'qpc/v1/resume-proof',
   rejoinRequest: 'qpc/v1/rejoin-request',
+  reportSignature: 'qpc/v1/report-signature',
   // By the identity key or the device key, as the method or the statement says.
   revocation: 'qpc/v1/revocation',
   signedRequest: 'qpc/v1/signed-request',
@@ -34,6 +35,7 @@ const TEXT = {
   sharedContentKey: 'qpc/v1/shared-content-key',
   groupEnvelopeKey: 'qpc/v1/group-envelope-key',
   profileKey: 'qpc/v1/profile-key',
+  reportSeal: 'qpc/v1/report-seal',
   // Hashes.
   logGenesis: 'qpc/v1/log-genesis',
   roster: 'qpc/v1/roster',

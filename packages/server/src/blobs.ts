@@ -63,6 +63,7 @@ export class Blobs {
   readonly #parts: Parts;
   readonly #turns = new Map<string, Promise<unknown>>();
   #swept = false;
+  #holds = 0;
 
   constructor(parts: Parts) {
     this.#parts = parts;
@@ -111,18 +112,33 @@ export class Blobs {
     return chunk === undefined ? undefined : { chunk, sizeBytes };
   }
 
+  /** Nothing is removed until the function returned is called: somebody copies the files that the store names. */
+  async hold(): Promise<() => void> {
+    this.#holds++;
+    // What was being removed is gone from store and folder alike.
+    await Promise.allSettled(this.#turns.values());
+    let held = true;
+    return () => {
+      if (held) this.#holds--;
+      held = false;
+    };
+  }
+
   /** Removes what nobody owns; at first also what a crash left behind. */
   async collect(nowMs: number): Promise<void> {
     const { store, files, log, uploadTtlMs } = this.#parts;
+    if (this.#holds > 0) return;
     let removed = 0;
     for (let batch = await store.listUnownedBlobs(); batch.length > 0; batch = await store.listUnownedBlobs()) {
       for (const blobId of batch) if (await this.#removeUnowned(blobId)) removed++;
+      if (this.#holds > 0) return;
     }
     await files.discardBefore(nowMs - uploadTtlMs);
     if (!this.#swept) {
       for await (const name of files.list()) {
         const blobId = Uint8Array.from(name.match(/../g) ?? [], (digits) => Number.parseInt(digits, 16));
         if ((await store.findBlob(blobId)) === undefined && (await this.#removeUnowned(blobId))) removed++;
+        if (this.#holds > 0) return;
       }
       this.#swept = true;
     }
@@ -132,6 +148,7 @@ export class Blobs {
   #removeUnowned(blobId: Uint8Array): Promise<boolean> {
     const name = encodeHex(blobId);
     return this.#inTurn(name, async () => {
+      if (this.#holds > 0) return false;
       const isFree = await this.#parts.store.forgetBlob(blobId);
       if (isFree) await this.#parts.files.remove(name);
       return isFree;

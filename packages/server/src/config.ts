@@ -134,11 +134,14 @@ const configSchema = z.strictObject({
     .describe('silent, error, warn, info or debug; logs go to standard error'),
   connectionsMax: whole(1, 1_000_000, 10_000).describe('connections at once'),
   shutdownGraceSecs: whole(0, 600, 10).describe('how long calls in flight may take when the server stops'),
-  production: yesOrNo.describe('refuse a generated certificate and an unencrypted database'),
+  production: yesOrNo.describe('refuse weak or open secrets, a generated certificate and an unencrypted database'),
   allowSealedSender: yesOrNo.describe('take messages to channels from senders who do not say who they are'),
   admins: identityKeys
     .optional()
     .describe('identity keys (hex, with commas in between) of those who may ban and read reports'),
+  reportKeyFile: text
+    .optional()
+    .describe('file with the key that reports are sealed to (default: the one of qpc-server admin report-key)'),
   pushPrivate: yesOrNo.describe('let push webhooks use plain HTTP and addresses of private networks'),
   limits: limitsSchema.prefault({}),
   rates: ratesSchema.prefault({}),
@@ -255,6 +258,11 @@ function contradictions(config: ServerConfig): string[] {
     if (config.storeKeyFile === undefined)
       problems.push('--production needs an encrypted database: set --store-key-file');
     if (config.origin === undefined) problems.push('--production needs a name for the server: set --origin');
+    else if (/^(?:localhost|127\.[0-9.]+|0\.0\.0\.0|.*\.localhost)(?::\d+)?$/.test(config.origin)) {
+      problems.push(
+        '--production needs a name that others can reach the server by: set --origin to its public host name',
+      );
+    }
   }
   return problems;
 }

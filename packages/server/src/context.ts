@@ -47,6 +47,8 @@ export interface ServerContext {
   readonly keyTransparency: KeyTransparency;
   readonly storeLimits: StoreLimits;
   readonly rates: RateLimits;
+  /** What reports are sealed to; undefined while the operator takes none. It may change while the server runs. */
+  readonly reportKey: { publicKey: Uint8Array | undefined };
   /** Identity keys in hex. */
   readonly admins: ReadonlySet<string>;
   readonly readTurns: ReadTurns;

@@ -23,6 +23,8 @@ export interface MetricsSource {
   readonly store: Store;
   /** Undefined until the server has started and once it begins to go away. */
   server(): { readonly connections: number; readonly inFlight: number } | undefined;
+  /** When the certificate expires, milliseconds since 1970, and the time now. */
+  readonly certificate?: () => { readonly expiresAtMs: number; readonly nowMs: number };
 }
 
 export interface Metrics extends Observer {
@@ -32,7 +34,7 @@ export interface Metrics extends Observer {
   isReady(): Promise<boolean>;
 }
 
-export function createMetrics({ store, server }: MetricsSource): Metrics {
+export function createMetrics({ store, server, certificate }: MetricsSource): Metrics {
   const registry = new Registry();
   const registers = [registry];
   collectDefaultMetrics({ register: registry });
@@ -76,6 +78,12 @@ export function createMetrics({ store, server }: MetricsSource): Metrics {
   gauge('delivery_queue_depth', 'Envelopes in all inboxes', async () => (await store.status()).queuedEnvelopes);
   gauge('server_in_flight_rpcs', 'Calls whose handler is running', () => server()?.inFlight ?? 0);
   gauge('server_connections', 'Open connections', () => server()?.connections ?? 0);
+  if (certificate !== undefined) {
+    gauge('tls_certificate_expiry_seconds', 'Seconds until the TLS certificate expires; negative afterwards', () => {
+      const { expiresAtMs, nowMs } = certificate();
+      return Math.round((expiresAtMs - nowMs) / 1000);
+    });
+  }
 
   return {
     answered: (method, status, durationMs) => {

@@ -2,10 +2,9 @@
  * The server on Node: data folder, secrets, certificate, SQLite, QUIC. Everything is opened in the order in which its
  * failure is easiest to explain, and closed in reverse:
  *
- *   folder → certificate → store → secrets → listen → origin → serve
+ *   folder → certificate given → store → certificate of our own → secrets → listen → origin → serve → control socket
  *   stop listening to new calls → answers in flight → connections → socket → store
  */
-import { readFileSync } from 'node:fs';
 import {
   generateVrfKeyPair,
   opaqueCreateSetup,
@@ -14,7 +13,7 @@ import {
   VRF_PRIVATE_KEY_BYTES,
   VRF_PUBLIC_KEY_BYTES,
 } from '@quicprochat/core';
-import { concat, decodeHex, encodeUtf8 } from '@quicprochat/crypto';
+import { concat, encodeUtf8 } from '@quicprochat/crypto';
 import { nodeCrypto } from '@quicprochat/crypto/node';
 import { ConnectError, systemClock } from '@quicprochat/transport';
 import type { Connection, Listener } from '@quicprochat/transport';
@@ -22,6 +21,8 @@ import { listenQuic } from '@quicprochat/transport/quic';
 import packageJson from '../package.json' with { type: 'json' };
 import { openBlobFiles } from './blob-files.node.ts';
 import type { BlobFiles } from './blobs.ts';
+import { CertificateKeeper } from './certificate-keeper.node.ts';
+import type { ReloadOutcome } from './certificate-keeper.node.ts';
 import { METRICS_LISTEN, rateSettingsOf, storeLimitsOf } from './config.ts';
 import type { ServerConfig } from './config.ts';
 import type { Log, ServerClock } from './context.ts';
@@ -33,11 +34,18 @@ import type { MetricsListener } from './metrics.node.ts';
 import { createLog } from './log.node.ts';
 import { createServer } from './server.ts';
 import type { QuicprochatServer } from './server.ts';
+import { ORIGIN_SETTING, openStore, readStoreKey } from './open-store.node.ts';
+import { listenControl } from './operator/control-socket.node.ts';
+import type { ControlListener } from './operator/control-socket.node.ts';
+import { controlHandlers, readReportKey } from './operator/operator.node.ts';
+import { openReportKey } from './operator/report-key.ts';
+import { serverStatus } from './operator/status.node.ts';
+import { refuseForProduction } from './production.node.ts';
 import { StartupError } from './startup-error.ts';
-import { openSqliteStore } from './store/sqlite.node.ts';
 import { inWordsOfStart } from './store-failure.ts';
-import type { Store, StoreLimits } from './store/store.ts';
-import { loadCertificate } from './tls.node.ts';
+import type { Store } from './store/store.ts';
+import { loadCertificate, makeFirstCertificate } from './tls.node.ts';
+import type { ServerCertificate } from './tls.node.ts';
 import { createWebhookNotifier } from './webhook-notifier.node.ts';
 
 /** A server that takes connections. */
@@ -49,6 +57,12 @@ export interface RunningServer {
   readonly dataDir: string;
   /** PEM file that clients can trust. */
   readonly certificatePath: string;
+  /**
+   * Looks whether the certificate's files have changed, and listens with what is in them: calls in flight are finished,
+   * and clients come back. Happens by itself soon after a change. @throws StartupError when they cannot be used; the old
+   * certificate stays
+   */
+  reloadCertificate(): Promise<ReloadOutcome>;
   /** Finishes calls in flight, then closes everything. Safe to call twice. */
   close(): Promise<void>;
   readonly log: Log;
@@ -64,7 +78,8 @@ export interface ServerSurroundings {
 
 const RECEIPT_KEY_BYTES = 32;
 const CHECKPOINT_KEY_BYTES = 32;
-const ORIGIN_SETTING = 'origin';
+// Set once there was a certificate of its own: losing it then is not the same as never having had one.
+const CERTIFICATE_SETTING = 'certificate-made';
 
 export const systemServerClock: ServerClock = { ...systemClock, wallMs: () => Date.now() };
 
@@ -72,7 +87,10 @@ export const systemServerClock: ServerClock = { ...systemClock, wallMs: () => Da
 export async function startServer(config: ServerConfig, surroundings: ServerSurroundings = {}): Promise<RunningServer> {
   const log = surroundings.log ?? createLog(config.logLevel);
   const directory = openDataDirectory(config.dataDir);
-  const certificate = await loadCertificate(config, directory);
+  const clock = surroundings.clock ?? systemServerClock;
+  // One that was given is looked at before anything is made; one of our own under the store's lock.
+  const given = config.tlsCert === undefined ? undefined : checkedCertificate(config, directory, clock.wallMs());
+  const configuredReportKey = readReportKey(config);
   const storeLimits = storeLimitsOf(config);
   // Loaded while the store opens in its threads.
   const [store, { createMetrics, listenMetrics }] = await Promise.all([
@@ -82,7 +100,10 @@ export async function startServer(config: ServerConfig, surroundings: ServerSurr
   ]);
   let listener: Listener | undefined;
   let metricsListener: MetricsListener | undefined;
+  let control: ControlListener | undefined;
+  let keeper: CertificateKeeper | undefined;
   try {
+    const certificate = given ?? (await ownCertificate(config, directory, store, clock.wallMs()));
     // A database with accounts and no OPAQUE setup was moved without it; making a new one would void every password.
     const isNew = (await store.status()).accounts === 0;
     const opaqueLoss = {
@@ -113,12 +134,18 @@ export async function startServer(config: ServerConfig, surroundings: ServerSurr
     // The origin may depend on the port, so the first connections wait until there is a server for them.
     const early: Connection[] = [];
     let accept = (connection: Connection): void => void early.push(connection);
-    listener = await listen(config, certificate, failed, (connection) => accept(connection));
+    const listenWith = (next: ServerCertificate, port: number): Promise<Listener> =>
+      listen(config, port, next, failed, (connection) => accept(connection));
+    listener = await listenWith(certificate, config.listen.port);
     let running: QuicprochatServer | undefined;
-    const metrics = createMetrics({ store, server: () => running });
+    const metrics = createMetrics({
+      store,
+      server: () => running,
+      certificate: () => ({ expiresAtMs: (keeper?.current ?? certificate).expiresAtMs, nowMs: clock.wallMs() }),
+    });
     metricsListener = await openMetrics(config, log, (at) => listenMetrics(at, metrics));
     const origin = await settleOrigin(store, config.origin, listener.address.port);
-    const clock = surroundings.clock ?? systemServerClock;
+    const reportKey = await openReportKey(store, configuredReportKey);
     const keyTransparency = await KeyTransparency.open({
       crypto: nodeCrypto,
       store,
@@ -143,6 +170,7 @@ export async function startServer(config: ServerConfig, surroundings: ServerSurr
       blobFiles,
       allowSealedSender: config.allowSealedSender,
       ...(config.admins === undefined ? {} : { admins: config.admins }),
+      reportKey,
       notifiers: new Map([['webhook', createWebhookNotifier({ allowPrivate: config.pushPrivate })]]),
     });
     running = server;
@@ -150,10 +178,74 @@ export async function startServer(config: ServerConfig, surroundings: ServerSurr
     for (const connection of early.splice(0)) accept(connection);
     const { host, port } = listener.address;
     log.info({ host, port, origin, generatedCertificate: certificate.generated }, 'listening');
-    const beforehand = (): void => {
+    const graceMs = config.shutdownGraceSecs * 1000;
+    const certificates = new CertificateKeeper(certificate, {
+      clock,
+      log,
+      load: () => checkedCertificate(config, directory, clock.wallMs()),
+      replace: async (next) => {
+        const old = certificates.current;
+        await server.pause(graceMs);
+        await listener?.close();
+        listener = undefined;
+        try {
+          listener = await listenWith(next, port);
+        } catch (error) {
+          // The engine is stricter than our checks: everybody is better off with the old one.
+          listener = await listenWith(old, port).catch((cause: unknown) => {
+            failed(new Error('nothing can be listened on any more', { cause }));
+            throw cause;
+          });
+          throw error;
+        } finally {
+          server.resume();
+        }
+      },
+    });
+    keeper = certificates;
+    const handlers = new Map([
+      ...controlHandlers({
+        store,
+        clock,
+        directory,
+        version: packageJson.version,
+        origin,
+        reportKey,
+        reportKeyConfigured: configuredReportKey !== undefined,
+        operations: server.operations,
+        hold: () => server.blobs.hold(),
+        log,
+      }),
+      ['reloadCertificate', () => certificates.reload()] as const,
+      [
+        'status',
+        async () =>
+          serverStatus({
+            version: packageJson.version,
+            origin,
+            listen: { host, port },
+            metricsListen: metricsListener,
+            dataDir: directory.path,
+            databasePath: directory.file('qpc.db'),
+            startedAtMs: server.startedAtMs,
+            nowMs: clock.wallMs(),
+            connections: server.connections,
+            inFlight: server.inFlight,
+            logEntries: keyTransparency.size,
+            reportKey: reportKey.publicKey !== undefined,
+            production: config.production,
+            certificate: certificates.current,
+            store: await store.status(),
+          }),
+      ] as const,
+    ]);
+    control = await listenControl(directory.path, handlers, log);
+    const beforehand = async (): Promise<void> => {
       running = undefined;
+      await control?.close();
+      await certificates.stop();
     };
-    const stop = stopper(server, listener, store, log, config.shutdownGraceSecs * 1000, beforehand, metricsListener);
+    const stop = stopper(server, () => listener, store, log, graceMs, beforehand, metricsListener);
     const stopped = Promise.race([
       stop.finished,
       failure.then(async (error) => {
@@ -171,10 +263,13 @@ export async function startServer(config: ServerConfig, surroundings: ServerSurr
       dataDir: directory.path,
       certificatePath: certificate.path,
       log,
+      reloadCertificate: () => certificates.reload(),
       close: stop.close,
       stopped,
     };
   } catch (error) {
+    await control?.close();
+    await keeper?.stop();
     await listener?.close();
     await metricsListener?.close();
     await store.close();
@@ -182,13 +277,39 @@ export async function startServer(config: ServerConfig, surroundings: ServerSurr
   }
 }
 
+/** @throws StartupError when the files cannot be used, or not for production */
+function checkedCertificate(config: ServerConfig, directory: DataDirectory, nowMs: number): ServerCertificate {
+  const certificate = loadCertificate(config, directory, nowMs);
+  const storeKey = config.production ? readStoreKey(config.storeKeyFile) : undefined;
+  try {
+    refuseForProduction(config, directory, certificate, storeKey);
+  } finally {
+    storeKey?.fill(0);
+  }
+  return certificate;
+}
+
+/** Clients know it once there is one: a lost one is not replaced behind their backs. */
+async function ownCertificate(
+  config: ServerConfig,
+  directory: DataDirectory,
+  store: Store,
+  nowMs: number,
+): Promise<ServerCertificate> {
+  const made = (await store.getSetting(CERTIFICATE_SETTING)) !== undefined;
+  if (!made && (await store.status()).accounts === 0) await makeFirstCertificate(config, directory);
+  const certificate = checkedCertificate(config, directory, nowMs);
+  if (!made) await store.putSetting(CERTIFICATE_SETTING, new Uint8Array([1]));
+  return certificate;
+}
+
 function stopper(
   server: QuicprochatServer,
-  listener: Listener,
+  listener: () => Listener | undefined,
   store: Store,
   log: Log,
   graceMs: number,
-  beforehand: () => void,
+  beforehand: () => Promise<void>,
   metrics: MetricsListener | undefined,
 ): { close: () => Promise<void>; finished: Promise<void> } {
   let closing: Promise<void> | undefined;
@@ -198,9 +319,9 @@ function stopper(
   });
   const close = async (): Promise<void> => {
     log.info({ connections: server.connections }, 'stopping');
-    beforehand();
+    await beforehand();
     await server.drain(graceMs);
-    await listener.close();
+    await listener()?.close();
     await metrics?.close();
     await store.close();
     log.info({}, 'stopped');
@@ -211,11 +332,12 @@ function stopper(
 
 async function listen(
   config: ServerConfig,
+  port: number,
   certificate: { readonly certificate: Uint8Array; readonly privateKey: Uint8Array },
   onFailure: (error: Error) => void,
   accept: (connection: Connection) => void,
 ): Promise<Listener> {
-  const { host, port } = config.listen;
+  const { host } = config.listen;
   try {
     return await listenQuic(
       {
@@ -327,17 +449,6 @@ function loadLogSecrets(directory: DataDirectory, isNew: boolean): LogSecrets {
   };
 }
 
-async function openStore(config: ServerConfig, directory: DataDirectory, limits: StoreLimits): Promise<Store> {
-  const key = config.storeKeyFile === undefined ? undefined : readStoreKey(config.storeKeyFile);
-  try {
-    return await openSqliteStore({ path: directory.file('qpc.db'), key, limits });
-  } catch (error) {
-    throw inWordsOfStart(error, directory.path);
-  } finally {
-    key?.fill(0);
-  }
-}
-
 async function blobFilesIn(directory: DataDirectory): Promise<BlobFiles> {
   const folder = directory.file('blobs');
   try {
@@ -347,20 +458,4 @@ async function blobFilesIn(directory: DataDirectory): Promise<BlobFiles> {
       cause: error,
     });
   }
-}
-
-function readStoreKey(file: string): Uint8Array {
-  let content: string;
-  try {
-    content = readFileSync(file, 'utf8');
-  } catch (error) {
-    throw new StartupError('config', `${file} cannot be read: ${reasonOf(error)}`, 'Check --store-key-file.', {
-      cause: error,
-    });
-  }
-  const key = decodeHex(content.trim());
-  if (key?.length !== 32) {
-    throw new StartupError('config', `${file} does not hold 64 hex digits`, 'Make a key with: openssl rand -hex 32');
-  }
-  return key;
 }

@@ -18,6 +18,8 @@ import type { KeyTransparency } from './key-transparency.ts';
 import { LiveDevices } from './live-devices.ts';
 import { NO_OBSERVER } from './observer.ts';
 import type { Observer } from './observer.ts';
+import { createOperations } from './operator/operations.ts';
+import type { Operations } from './operator/operations.ts';
 import { PushWakeUps } from './push-notifier.ts';
 import type { PushNotifiers } from './push-notifier.ts';
 import { RateLimits } from './rate-limits.ts';
@@ -52,6 +54,8 @@ export interface ServerParts {
   readonly admins?: readonly string[];
   /** By kind; default: none. */
   readonly notifiers?: PushNotifiers;
+  /** What reports are sealed to; default: there is none, and it may get one later. */
+  readonly reportKey?: { publicKey: Uint8Array | undefined };
   readonly connectionLimits?: Partial<ServerLimits>;
 }
 
@@ -61,6 +65,13 @@ export interface QuicprochatServer {
   readonly accept: (connection: Connection) => void;
   /** Finishes the calls in flight and sends everyone away; what takes longer than `graceMs` is cut. */
   drain(graceMs: number): Promise<void>;
+  /** The same, but everything else goes on, and after `resume` everyone may come back. */
+  pause(graceMs: number): Promise<void>;
+  resume(): void;
+  /** For the operator. */
+  readonly operations: Operations;
+  readonly blobs: Blobs;
+  readonly startedAtMs: number;
   readonly connections: number;
   /** Calls whose handler is running. */
   readonly inFlight: number;
@@ -76,7 +87,7 @@ export function createServer(parts: ServerParts): QuicprochatServer {
   const opaquePublicKey = opaqueServerPublicKey(parts.opaqueSetup);
   if (opaquePublicKey === undefined) throw new Error('the OPAQUE server setup is damaged');
   const publicKey = crypto.signature(SignatureSchemeId.Ed25519).publicKey(parts.receiptPrivateKey);
-  const leaving = new AbortController();
+  let leaving = new AbortController();
   const logKey = crypto.random(32);
   const live = new LiveDevices();
   const notifiers: PushNotifiers = parts.notifiers ?? new Map();
@@ -98,6 +109,7 @@ export function createServer(parts: ServerParts): QuicprochatServer {
     storeLimits: parts.storeLimits,
     rates: new RateLimits(clock, parts.rates),
     readTurns: new ReadTurns(),
+    reportKey: parts.reportKey ?? { publicKey: undefined },
     admins: new Set(parts.admins),
     allowSealedSender: parts.allowSealedSender ?? false,
     blobs: new Blobs({ crypto, store, log, files: parts.blobFiles, uploadTtlMs: parts.storeLimits.uploadTtlMs }),
@@ -108,7 +120,9 @@ export function createServer(parts: ServerParts): QuicprochatServer {
       live.wake(addresses, rows);
       if (notifiers.size > 0) for (const address of addresses) if (!live.has(address)) wakeUps.knock(address);
     },
-    leaving: leaving.signal,
+    get leaving() {
+      return leaving.signal;
+    },
     reference: (bytes) => encodeHex(crypto.hmac('sha256', logKey, bytes).subarray(0, 6)),
   };
   const rpc = new RpcServer<ConnectionState>({
@@ -131,6 +145,16 @@ export function createServer(parts: ServerParts): QuicprochatServer {
     },
   });
   const stopPurging = purgeRegularly(server);
+  const pause = async (graceMs: number): Promise<void> => {
+    const notice = create(ServerNoticeEventSchema, { reconnectAfterMs: RECONNECT_AFTER_MS });
+    const payload = toBinary(ServerNoticeEventSchema, notice);
+    for (const connection of rpc.connections) {
+      connection.state.pump?.stop();
+      if (connection.state.session?.kind === 'device') connection.push(PushEvent.SERVER_NOTICE, payload);
+    }
+    leaving.abort();
+    await rpc.drain(graceMs);
+  };
 
   return {
     origin: parts.origin,
@@ -138,16 +162,17 @@ export function createServer(parts: ServerParts): QuicprochatServer {
     drain: async (graceMs) => {
       stopPurging();
       wakeUps.stop();
-      const notice = create(ServerNoticeEventSchema, { reconnectAfterMs: RECONNECT_AFTER_MS });
-      const payload = toBinary(ServerNoticeEventSchema, notice);
-      for (const connection of rpc.connections) {
-        connection.state.pump?.stop();
-        if (connection.state.session?.kind === 'device') connection.push(PushEvent.SERVER_NOTICE, payload);
-      }
-      leaving.abort();
-      await rpc.drain(graceMs);
+      await pause(graceMs);
       await parts.keyTransparency.close();
     },
+    pause,
+    resume: () => {
+      leaving = new AbortController();
+      rpc.resume();
+    },
+    operations: createOperations(server),
+    blobs: server.blobs,
+    startedAtMs: server.startedAtMs,
     get connections() {
       return [...rpc.connections].length;
     },

@@ -32,7 +32,7 @@ export async function beginDeviceSession(
 
 /** Ends the device's sessions and its connections at once; `calling` keeps its connection to hear the answer. */
 export function expelDevice(
-  server: ServerContext,
+  server: Pick<ServerContext, 'live'>,
   address: Address,
   calling?: ClientConnection,
   reason = DEVICE_GONE,
@@ -43,7 +43,7 @@ export function expelDevice(
   }
 }
 
-export function endSession(server: ServerContext, connection: ClientConnection): void {
+export function endSession(server: Pick<ServerContext, 'live'>, connection: ClientConnection): void {
   const { state } = connection;
   state.pump?.stop();
   state.pump = undefined;

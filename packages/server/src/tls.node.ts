@@ -13,6 +13,9 @@ import { StartupError } from './startup-error.ts';
 
 const LIFETIME_MS = 10 * 365 * 86_400_000;
 const BACKDATE_MS = 86_400_000;
+const PEM_CERTIFICATE = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g;
+
+type CertificateSettings = Pick<ServerConfig, 'tlsCert' | 'tlsKey' | 'origin'>;
 
 export interface ServerCertificate {
   /** Certificate chain, PEM. */
@@ -21,27 +24,46 @@ export interface ServerCertificate {
   readonly privateKey: Uint8Array;
   /** Where clients on this machine find what to trust. */
   readonly path: string;
+  readonly keyPath: string;
   readonly generated: boolean;
+  /** When the first certificate of the chain to expire does, milliseconds since 1970. */
+  readonly expiresAtMs: number;
+}
+
+/** Where the certificate is, given or made. */
+function pathsOf(config: CertificateSettings, directory: DataDirectory): { certificatePath: string; keyPath: string } {
+  return {
+    certificatePath: path.resolve(config.tlsCert ?? directory.file('cert.pem')),
+    keyPath: path.resolve(config.tlsKey ?? directory.file('key.pem')),
+  };
 }
 
 /** @throws StartupError when the certificate or its key cannot be used */
-export async function loadCertificate(config: ServerConfig, directory: DataDirectory): Promise<ServerCertificate> {
-  const generated = config.tlsCert === undefined || config.tlsKey === undefined;
-  const certificatePath = path.resolve(config.tlsCert ?? directory.file('cert.pem'));
-  const keyPath = path.resolve(config.tlsKey ?? directory.file('key.pem'));
-  // Without a database nobody has used the key: a first start that was cut short left it.
-  const unused = !existsSync(keyPath) || !existsSync(directory.file('qpc.db'));
-  if (generated && !existsSync(certificatePath) && unused) {
-    const made = await makeCertificate(config.origin);
-    // The key first: a certificate is announced as trusted once it exists.
-    writePrivateFile(keyPath, made.privateKeyPem);
-    writePublicFile(directory.file('cert.der'), made.certificateDer);
-    writePublicFile(certificatePath, made.certificatePem);
-  }
+export function loadCertificate(
+  config: CertificateSettings,
+  directory: DataDirectory,
+  nowMs: number,
+): ServerCertificate {
+  const { certificatePath, keyPath } = pathsOf(config, directory);
   const certificate = readPem(certificatePath);
   const privateKey = readPem(keyPath);
-  check(certificate, certificatePath, privateKey, keyPath);
-  return { certificate, privateKey, path: certificatePath, generated };
+  const expiresAtMs = check(certificate, certificatePath, privateKey, keyPath, nowMs);
+  const generated = config.tlsCert === undefined;
+  return { certificate, privateKey, path: certificatePath, keyPath, generated, expiresAtMs };
+}
+
+/**
+ * Makes the certificate of a first start unless it is there. Whoever calls this holds the store's lock, so that of two
+ * servers that start at once only one gets here.
+ */
+export async function makeFirstCertificate(config: CertificateSettings, directory: DataDirectory): Promise<void> {
+  const { certificatePath, keyPath } = pathsOf(config, directory);
+  if (existsSync(certificatePath)) return;
+  const made = await makeCertificate(config.origin);
+  // The key first: a certificate is announced as trusted once it exists.
+  writePrivateFile(keyPath, made.privateKeyPem);
+  writePublicFile(directory.file('cert.der'), made.certificateDer);
+  writePublicFile(certificatePath, made.certificatePem);
 }
 
 function readPem(file: string): Uint8Array {
@@ -57,10 +79,18 @@ function readPem(file: string): Uint8Array {
   }
 }
 
-function check(certificate: Uint8Array, certificatePath: string, privateKey: Uint8Array, keyPath: string): void {
-  let x509: X509Certificate;
+/** @returns when the chain expires */
+function check(
+  certificate: Uint8Array,
+  certificatePath: string,
+  privateKey: Uint8Array,
+  keyPath: string,
+  nowMs: number,
+): number {
+  let chain: X509Certificate[];
   try {
-    x509 = new X509Certificate(certificate);
+    const blocks = Buffer.from(certificate).toString('latin1').match(PEM_CERTIFICATE) ?? [''];
+    chain = blocks.map((block) => new X509Certificate(block));
   } catch (error) {
     throw new StartupError('config', `${certificatePath} is not a certificate`, 'Give one in PEM form.', {
       cause: error,
@@ -68,7 +98,7 @@ function check(certificate: Uint8Array, certificatePath: string, privateKey: Uin
   }
   let matches: boolean;
   try {
-    matches = x509.checkPrivateKey(createPrivateKey(Buffer.from(privateKey)));
+    matches = chain[0]!.checkPrivateKey(createPrivateKey(Buffer.from(privateKey)));
   } catch (error) {
     throw new StartupError('config', `${keyPath} is not a private key`, 'Give one in PEM form, without a password.', {
       cause: error,
@@ -81,9 +111,22 @@ function check(certificate: Uint8Array, certificatePath: string, privateKey: Uin
       'Give a pair that belongs together.',
     );
   }
-  if (x509.validToDate.getTime() < Date.now()) {
-    throw new StartupError('config', `${certificatePath} has expired`, 'Renew it, or remove it together with its key.');
+  const expiresAtMs = Math.min(...chain.map((each) => each.validToDate.getTime()));
+  if (expiresAtMs <= nowMs) {
+    throw new StartupError(
+      'config',
+      `${certificatePath} has expired on ${new Date(expiresAtMs).toISOString()}`,
+      'Renew it, or remove it together with its key.',
+    );
   }
+  if (chain[0]!.validFromDate.getTime() > nowMs) {
+    throw new StartupError(
+      'config',
+      `${certificatePath} is not valid before ${chain[0]!.validFromDate.toISOString()}`,
+      'Check the clock of this machine, or give another certificate.',
+    );
+  }
+  return expiresAtMs;
 }
 
 async function makeCertificate(

@@ -180,6 +180,11 @@ export class RpcServer<S> {
     for (const peer of core.peers) peer.close(CloseCode.shutdown, 'the server is shutting down');
     await all;
   }
+
+  /** Takes connections again after `drain`. */
+  resume(): void {
+    this.#core.draining = false;
+  }
 }
 
 /** What the peers of one server share. */

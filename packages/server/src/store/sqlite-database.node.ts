@@ -26,10 +26,11 @@ export interface DatabaseFile {
 }
 
 /** @throws StoreError `wrong_key`, `corrupt`, `io`. */
-export function openDatabase(file: DatabaseFile, options: { cacheKiB: number }): Database {
+export function openDatabase(file: DatabaseFile, options: { cacheKiB: number; readonly?: boolean }): Database {
+  const readonly = options.readonly ?? false;
   let db: Database;
   try {
-    db = new SQLite(file.path, { timeout: BUSY_TIMEOUT_MS });
+    db = new SQLite(file.path, { timeout: BUSY_TIMEOUT_MS, readonly });
   } catch (error) {
     throw translated(error);
   }
@@ -37,7 +38,7 @@ export function openDatabase(file: DatabaseFile, options: { cacheKiB: number }):
     if (file.key !== undefined) unlock(db, file.key);
     // The first read of the file: a wrong key shows here.
     db.prepare('SELECT count(*) FROM sqlite_schema').get();
-    db.pragma('journal_mode = WAL');
+    if (!readonly) db.pragma('journal_mode = WAL');
     db.pragma('synchronous = FULL');
     db.pragma('wal_autocheckpoint = 0');
     // Temporary tables would otherwise be unencrypted files.

@@ -5,6 +5,7 @@
 import type { Database } from './sqlite-database.node.ts';
 import type {
   Account,
+  AccountSummary,
   Address,
   Ban,
   ChannelInfo,
@@ -64,6 +65,9 @@ export interface Totals {
   readonly accounts: number;
   readonly devices: number;
   readonly channels: number;
+  readonly reports: number;
+  readonly blobs: number;
+  readonly blobBytes: number;
   readonly queuedEnvelopes: number;
   readonly queuedBytes: number;
 }
@@ -96,6 +100,11 @@ export function createReads(db: Database) {
   type AccountRow = readonly [number, string, Uint8Array, Uint8Array, number];
   const accountByUsername = raw<[string], AccountRow>(`${ACCOUNT} WHERE username = ? AND ended_at IS NULL`);
   const accountByIdentity = raw<[Uint8Array], AccountRow>(`${ACCOUNT} WHERE identity = ? AND ended_at IS NULL`);
+  const accountsAfter = raw<[string, number], readonly [string, Uint8Array, number, number]>(
+    `SELECT username, identity, created_at,
+       (SELECT count(*) FROM device d WHERE d.account = account.id AND d.revoked_at IS NULL)
+     FROM account WHERE username > ? AND ended_at IS NULL ORDER BY username LIMIT ?`,
+  );
   const opaqueRecord = raw<[string], readonly [Uint8Array, Uint8Array]>(
     'SELECT opaque_record, identity FROM account WHERE username = ? AND ended_at IS NULL',
   );
@@ -215,8 +224,9 @@ export function createReads(db: Database) {
   const pushTokenOf = raw<[number], readonly [string, string]>('SELECT kind, token FROM push_token WHERE device = ?');
 
   const ping = pluck<[], number>('SELECT 1 FROM sqlite_schema LIMIT 1');
-  const totals = raw<[], readonly [number, number, number, number, number]>(
+  const totals = raw<[], readonly [number, number, number, number, number, number, number, number]>(
     `SELECT (SELECT count(*) FROM account WHERE ended_at IS NULL), (SELECT count(*) FROM device WHERE revoked_at IS NULL), (SELECT count(*) FROM channel),
+       (SELECT count(*) FROM report), (SELECT count(*) FROM blob), (SELECT coalesce(sum(size), 0) FROM blob),
        coalesce(sum(depth), 0), coalesce(sum(bytes), 0) FROM head`,
   );
 
@@ -419,6 +429,11 @@ export function createReads(db: Database) {
 
     listUnownedBlobs: (): readonly Uint8Array[] => unownedBlobs.all(),
 
+    listAccounts: (page: { afterUsername: string; limit: number }): readonly AccountSummary[] =>
+      accountsAfter
+        .all(page.afterUsername, page.limit)
+        .map(([username, identityKey, createdAtMs, devices]) => ({ username, identityKey, createdAtMs, devices })),
+
     listBans: (page: { afterIdentityKey: Uint8Array | undefined; limit: number; nowMs: number }): readonly Ban[] =>
       bansAfter.all(page.nowMs, page.afterIdentityKey ?? new Uint8Array(0), page.limit).map(toBan),
 
@@ -502,8 +517,8 @@ export function createReads(db: Database) {
     },
 
     totals: (): Totals => {
-      const [accounts, devices, channels, queuedEnvelopes, queuedBytes] = totals.get()!;
-      return { accounts, devices, channels, queuedEnvelopes, queuedBytes };
+      const [accounts, devices, channels, reports, blobs, blobBytes, queuedEnvelopes, queuedBytes] = totals.get()!;
+      return { accounts, devices, channels, reports, blobs, blobBytes, queuedEnvelopes, queuedBytes };
     },
   };
 

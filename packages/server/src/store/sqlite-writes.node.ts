@@ -202,6 +202,8 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
     'INSERT INTO report (report, conversation, received_at) VALUES (?, ?, ?)',
   );
 
+  const deleteReport = run<[number]>('DELETE FROM report WHERE id = ?');
+
   // ---- recovery
 
   const putRecovery = run<[number, Uint8Array]>('INSERT INTO recovery (account, sealed_data) VALUES (?, ?)');
@@ -877,6 +879,9 @@ export function createWrites(db: Database, limits: StoreLimits, hashes: ChannelH
       insertReport.run(report.report, report.conversationId, report.receivedAtMs);
       return { kind: 'stored' };
     },
+
+    deleteReports: (ids: readonly number[]): number =>
+      ids.reduce((deleted, id) => deleted + deleteReport.run(id).changes, 0),
 
     putEndpoint: (put: {
       address: Address;

@@ -21,13 +21,17 @@ import {
   type WriteRequest,
   type WriterData,
 } from './sqlite-messages.node.ts';
+import { backUp } from './sqlite-back-up.node.ts';
+import type { DatabaseFile } from './sqlite-database.node.ts';
 import type { ReadCalls } from './sqlite-reads.node.ts';
 import type { WriteCalls } from './sqlite-writes.node.ts';
 import {
   type Ack,
   type Account,
+  type AccountSummary,
   type Address,
   type AppendToLog,
+  type BackUpOptions,
   type Ban,
   type BeginUploadOutcome,
   type BlobUpload,
@@ -74,6 +78,7 @@ import {
   type StatedAccount,
   type Store,
   StoreError,
+  type StoreBackUp,
   type StoreErrorKind,
   type StoreLimits,
   type StoreState,
@@ -112,12 +117,11 @@ export async function openSqliteStore(options: SqliteStoreOptions): Promise<Stor
     threads.checkpointer = startCheckpointer(data);
     reader.post({ kind: 'open' });
     await reader.ready();
-    return new SqliteStore(threads, { schemaVersion, encrypted: key !== undefined });
+    return new SqliteStore(threads, data.file, schemaVersion);
   } catch (error) {
+    key?.fill(0);
     await endThreads(threads);
     throw error;
-  } finally {
-    key?.fill(0);
   }
 }
 
@@ -146,11 +150,14 @@ async function endThreads({ writer, reader, checkpointer, signals }: Threads): P
 class SqliteStore implements Store {
   readonly #threads: Threads;
   readonly #about: { readonly schemaVersion: number; readonly encrypted: boolean };
+  // With the key, which a copy is written under.
+  readonly #file: DatabaseFile;
   #closing: Promise<void> | undefined;
 
-  constructor(threads: Threads, about: { schemaVersion: number; encrypted: boolean }) {
+  constructor(threads: Threads, file: DatabaseFile, schemaVersion: number) {
     this.#threads = threads;
-    this.#about = about;
+    this.#file = file;
+    this.#about = { schemaVersion, encrypted: file.key !== undefined };
   }
 
   #write<K extends keyof WriteCalls>(
@@ -187,6 +194,10 @@ class SqliteStore implements Store {
 
   findAccountByIdentity(identityKey: Uint8Array): Promise<Account | undefined> {
     return this.#read('findAccountByIdentity', identityKey);
+  }
+
+  listAccounts(page: { afterUsername: string; limit: number }): Promise<readonly AccountSummary[]> {
+    return this.#read('listAccounts', page);
   }
 
   findOpaqueRecord(username: string): Promise<{ record: Uint8Array; identityKey: Uint8Array } | undefined> {
@@ -247,6 +258,10 @@ class SqliteStore implements Store {
 
   listReports(page: { afterId: number; limit: number; maxBytes: number }): Promise<readonly Report[]> {
     return this.#read('listReports', page);
+  }
+
+  deleteReports(ids: readonly number[]): Promise<number> {
+    return this.#write('deleteReports', ids);
   }
 
   putPushToken(
@@ -480,8 +495,13 @@ class SqliteStore implements Store {
     return { state: failure === undefined ? 'ok' : 'failing', failure };
   }
 
+  backUp(path: string, options: BackUpOptions = {}): Promise<StoreBackUp> {
+    if (this.#closing !== undefined) return Promise.reject(closedError());
+    return backUp(this.#file, path, options);
+  }
+
   close(): Promise<void> {
-    this.#closing ??= endThreads(this.#threads);
+    this.#closing ??= endThreads(this.#threads).finally(() => this.#file.key?.fill(0));
     return this.#closing;
   }
 }

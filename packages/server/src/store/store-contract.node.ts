@@ -1045,6 +1045,24 @@ function moderation(open: OpenStore): void {
       assert.equal(await store.findBan(alice.identityKey, NOW), undefined);
     });
 
+    test('accounts are listed by page in order of name, deleted ones left out', async () => {
+      const store = await use();
+      const people = new Map<string, Address>();
+      for (const name of ['dora', 'anna', 'carl', 'bert']) people.set(name, await register(store, name));
+      await addDevice(store, people.get('carl')!);
+      await store.deleteAccount({ identityKey: people.get('bert')!.identityKey, nowMs: NOW });
+      const page = async (afterUsername: string) =>
+        (await store.listAccounts({ afterUsername, limit: 2 })).map(({ username, devices }) => [username, devices]);
+      assert.deepEqual(await page(''), [
+        ['anna', 1],
+        ['carl', 2],
+      ]);
+      assert.deepEqual(await page('carl'), [['dora', 1]]);
+      assert.deepEqual(await page('dora'), []);
+      const [anna] = await store.listAccounts({ afterUsername: '', limit: 1 });
+      assert.equal(hex(anna!.identityKey), hex(people.get('anna')!.identityKey));
+    });
+
     test('bans are listed by page in order of identity key, ended ones left out and purged', async () => {
       const store = await use();
       const people = await Promise.all(['p1', 'p2', 'p3', 'p4'].map((name) => register(store, name)));
@@ -1080,7 +1098,10 @@ function moderation(open: OpenStore): void {
       assert.deepEqual(await ids(0, 10, 1_000), [1]);
       assert.deepEqual(await ids(1, 10, 1_000), [2]);
       assert.deepEqual(await ids(3), []);
-      assert.equal((await store.purge(NOW + 90 * DAY)).removed, 3);
+      assert.equal((await store.status()).reports, 3);
+      assert.equal(await store.deleteReports([2, 2, 99]), 1);
+      assert.deepEqual(await ids(0), [1, 3]);
+      assert.equal((await store.purge(NOW + 90 * DAY)).removed, 2);
       assert.deepEqual(await store.addReport(report(1)), { kind: 'stored' });
       assert.deepEqual(await ids(0), [4], 'numbers are never used again');
     });

@@ -85,6 +85,14 @@ export interface Account {
   readonly devices: readonly Device[];
 }
 
+/** What a list of accounts shows of one. */
+export interface AccountSummary {
+  readonly username: string;
+  readonly identityKey: Uint8Array;
+  readonly createdAtMs: number;
+  readonly devices: number;
+}
+
 export interface RegisterDevice {
   readonly identityKey: Uint8Array;
   readonly device: NewDevice;
@@ -669,11 +677,31 @@ export interface StoreStatus extends StoreState {
   readonly accounts: number;
   readonly devices: number;
   readonly channels: number;
+  /** Waiting for the operator. */
+  readonly reports: number;
+  /** Complete ones. */
+  readonly blobs: number;
+  readonly blobBytes: number;
   /** Envelopes in all inboxes, and their bytes; commits and Welcomes not counted. */
   readonly queuedEnvelopes: number;
   readonly queuedBytes: number;
   /** Writes waiting for their transaction. */
   readonly pendingWrites: number;
+}
+
+export interface BackUpOptions {
+  /** Called now and then with how much has been written. */
+  readonly onProgress?: ((progress: { readonly bytes: number; readonly totalBytes: number }) => void) | undefined;
+  /** Gives up and removes what was written. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** What a copy holds. */
+export interface StoreBackUp {
+  readonly schemaVersion: number;
+  readonly accounts: number;
+  /** SHA-256 and size of every complete blob, whose bytes are not in it. */
+  readonly blobs: readonly { readonly hash: Uint8Array; readonly sizeBytes: number }[];
 }
 
 /** Configurable bounds. */
@@ -781,6 +809,8 @@ export interface Store {
   createAccount(account: NewAccount, context?: WriteContext): Promise<CreateAccountOutcome>;
   findAccountByUsername(username: string): Promise<Account | undefined>;
   findAccountByIdentity(identityKey: Uint8Array): Promise<Account | undefined>;
+  /** In order of name, for the operator. */
+  listAccounts(page: { afterUsername: string; limit: number }): Promise<readonly AccountSummary[]>;
   /** OPAQUE RegistrationRecord and the identity key it belongs to. */
   findOpaqueRecord(username: string): Promise<{ record: Uint8Array; identityKey: Uint8Array } | undefined>;
   registerDevice(device: RegisterDevice, context?: WriteContext): Promise<RegisterDeviceOutcome>;
@@ -825,6 +855,8 @@ export interface Store {
   addReport(report: Omit<Report, 'id'>, context?: WriteContext): Promise<{ kind: 'stored' } | { kind: 'full' }>;
   /** Oldest first; fewer than `limit` when they exceed `maxBytes`, but at least one. */
   listReports(page: { afterId: number; limit: number; maxBytes: number }): Promise<readonly Report[]>;
+  /** Answers how many of them there were. */
+  deleteReports(ids: readonly number[]): Promise<number>;
 
   // Key transparency.
   findStatedAccount(
@@ -944,6 +976,12 @@ export interface Store {
   ping(): Promise<StoreState>;
   /** Counts everything: for the operator and the metrics, not for every caller. */
   status(): Promise<StoreStatus>;
+  /**
+   * Writes a copy of everything, as of one moment, to a file that does not exist yet, and checks the copy; on disk when
+   * it resolves. Encrypted under the store's own key if the store is. Reads and writes go on meanwhile. `bytes` is about
+   * how far it is.
+   */
+  backUp(path: string, options?: BackUpOptions): Promise<StoreBackUp>;
   /** Finishes what was accepted, then closes. Later calls fail with `unavailable`. */
   close(): Promise<void>;
 }

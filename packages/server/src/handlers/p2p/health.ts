@@ -43,6 +43,7 @@ export const health: RouteMaker = (server) => {
         sealedSender: server.allowSealedSender,
       },
       timeMs: BigInt(nowMs),
+      reportKey: server.reportKey.publicKey ?? new Uint8Array(0),
     };
   })(server);
 };
