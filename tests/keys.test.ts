@@ -2,6 +2,9 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { methods } from '@quicprochat/transport';
+import { member, memoryRows, ownLeafIndex, restoreGroup } from '@quicprochat/mls';
+import { nodeCrypto } from '@quicprochat/crypto/node';
+import { SUITE_CLASSICAL, SUITE_DEFAULT } from '../packages/client/src/profile/suites.ts';
 import { Meddler } from './meddler.ts';
 import { type Person, World } from './world.ts';
 
@@ -22,7 +25,8 @@ after(async () => {
 
 async function left(): Promise<{ readonly available: number; readonly lastResortUsed: boolean }> {
   const { counts } = await forBob.call(methods.keys.countKeyPackages, {});
-  return { available: counts[0]?.available ?? 0, lastResortUsed: counts[0]?.lastResortUsed ?? false };
+  const count = counts.find(({ suite }) => suite === SUITE_DEFAULT);
+  return { available: count?.available ?? 0, lastResortUsed: count?.lastResortUsed ?? false };
 }
 
 test('check-key verifies certificates and hybrid keys and uses nothing up', async () => {
@@ -41,7 +45,7 @@ test('no KeyPackage left: the one of last resort lets two groups in; then it is 
   await bob.close();
   const identityKey = new Uint8Array(Buffer.from((await alice.client.resolve('bob')).identityKey, 'hex'));
   for (let taken = 0; taken < 100; taken++) {
-    const { keyPackages } = await forAlice.call(methods.keys.fetchKeyPackage, { identityKey, suite: 1 });
+    const { keyPackages } = await forAlice.call(methods.keys.fetchKeyPackage, { identityKey, suite: SUITE_DEFAULT });
     if (keyPackages[0]?.lastResort === true) break;
   }
   const ids: string[] = [];
@@ -99,4 +103,69 @@ test('keys are renewed in time: hybrid keys weekly, KeyPackages at half of their
   world.clockOffsetMs = 0;
   // The old key still opens what was sealed to it.
   assert.equal(bob.store.keys.hybridKeys().length, 2);
+});
+
+/** Where a person's own leaf in a group comes from, as it is on disk. */
+async function leafSource(person: Person, reference: string): Promise<string | undefined> {
+  const channelId = new Uint8Array(Buffer.from((await person.conversation(reference)).id, 'hex'));
+  const context = { crypto: nodeCrypto, random: (length: number) => nodeCrypto.random(length), now: 0 };
+  const state = restoreGroup(context, memoryRows([...person.store.mlsRows.reader(channelId).list('')]));
+  return member(state, ownLeafIndex(state))?.source.kind;
+}
+
+test('leaves and KeyPackages are renewed at half of their life, and who stays away longer keeps nobody out', async () => {
+  const day = 86_400_000;
+  await using moving = await World.start({ sharesClock: true });
+  const [dora, emil, fay] = await moving.people('dora', 'emil', 'fay');
+  /** Days pass; somebody starts their client again. */
+  const comesBack = async (person: Person, days: number): Promise<void> => {
+    await person.close();
+    moving.clockOffsetMs = days * day;
+    await person.open();
+    await person.client.connect();
+    await person.client.login(person.name, person.password);
+    await person.client.sync();
+  };
+  const lastResorts = (person: Person): (string | undefined)[] =>
+    [SUITE_DEFAULT, SUITE_CLASSICAL].map((suite) => {
+      const ref = person.store.keys.lastResort(suite)?.keyPackageRef;
+      return ref && Buffer.from(ref).toString('hex');
+    });
+  const { id } = await dora.client.createGroup('long');
+  await dora.client.invite(id, ['emil', 'fay']);
+  for (const one of [emil, fay]) await one.joined('long');
+  const [epoch, first] = [(await emil.conversation('long')).epoch!, lastResorts(emil)];
+  await fay.close();
+
+  await comesBack(emil, 41);
+  assert.equal(await leafSource(emil, 'long'), 'keyPackage');
+  assert.equal((await emil.conversation('long')).epoch, epoch);
+  assert.deepEqual(lastResorts(emil), first);
+
+  await comesBack(emil, 43);
+  await emil.until('a new leaf', async () => (await leafSource(emil, 'long')) === 'commit');
+  assert.equal((await emil.conversation('long')).epoch, epoch + 1);
+  await emil.until(
+    'new KeyPackages',
+    () => emil.store.keys.keyPackagesToUpload().length === 0 && lastResorts(emil).every((ref, i) => ref !== first[i]),
+  );
+  await emil.close();
+
+  // The first KeyPackages are over, those made at half of their life are not.
+  await comesBack(dora, 86);
+  const { id: later } = await dora.client.createGroup('later');
+  assert.deepEqual(await dora.client.invite(later, ['emil']), { added: ['emil'], failed: [] });
+  // Fay's leaf is over, too: she was away since. That is hers to mend, and no reason not to let others in.
+  const gus = await moving.person('gus');
+  assert.deepEqual(await dora.client.invite(id, ['gus']), { added: ['gus'], failed: [] });
+  await gus.joined('long');
+  await gus.say('long', 'hello');
+  await comesBack(emil, 87);
+  await emil.joined('later');
+  await emil.until('heard', async () => (await emil.texts('long')).includes('hello'));
+  await comesBack(fay, 88);
+  await fay.until('heard', async () => (await fay.texts('long')).includes('hello'));
+  await fay.until('a new leaf', async () => (await leafSource(fay, 'long')) === 'commit');
+  await fay.say('long', 'back again');
+  await gus.sees('long', ['hello', 'back again']);
 });

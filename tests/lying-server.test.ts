@@ -7,6 +7,7 @@ import type { ClientEvent } from '@quicprochat/client/node';
 import type { Envelope } from '@quicprochat/proto';
 import { methods, RpcError } from '@quicprochat/transport';
 import { createMessageId, openDirect, PayloadKind, sealDirect } from '../packages/client/src/message/index.ts';
+import { SUITE_DEFAULT } from '../packages/client/src/profile/suites.ts';
 import { Meddler } from './meddler.ts';
 import { type Person, World } from './world.ts';
 
@@ -419,7 +420,10 @@ test('THREATS 1: another identity, another device’s key, another server: refus
   const bobsKey = hexBytes((await alice.client.resolve('bob')).identityKey);
   const calls: string[] = forAlice.calls;
   forAlice.answer(methods.keys.fetchKeyPackage, async (real) => {
-    const swapped = await forAlice.call(methods.keys.fetchKeyPackage, { identityKey: bobsKey, suite: 1 });
+    const swapped = await forAlice.call(methods.keys.fetchKeyPackage, {
+      identityKey: bobsKey,
+      suite: SUITE_DEFAULT,
+    });
     return {
       keyPackages: real.keyPackages.map((one, i) => ({ ...one, keyPackage: swapped.keyPackages[i]!.keyPackage })),
     };

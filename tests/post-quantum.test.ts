@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { CipherSuiteId } from '@quicprochat/mls';
-import { SUITE_CLASSICAL, SUITE_DEFAULT, SUITE_POST_QUANTUM } from '../packages/client/src/profile/suites.ts';
+import { SUITE_CLASSICAL, SUITE_POST_QUANTUM } from '../packages/client/src/profile/suites.ts';
 import { type Person, World } from './world.ts';
 
 let world: World;
@@ -13,12 +13,7 @@ let dave: Person;
 
 before(async () => {
   world = await World.start();
-  [alice, bob, carol, dave] = await Promise.all([
-    world.person('alice', { suite: SUITE_DEFAULT }),
-    world.person('bob', { suite: SUITE_DEFAULT }),
-    world.person('carol', { suite: SUITE_DEFAULT }),
-    world.person('dave', { suite: SUITE_DEFAULT }),
-  ]);
+  [alice, bob, carol, dave] = await world.people('alice', 'bob', 'carol', 'dave');
 });
 after(async () => {
   await world[Symbol.asyncDispose]();

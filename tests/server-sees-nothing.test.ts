@@ -27,7 +27,7 @@ before(async () => {
   await alice.client.send(direct.id, WORDS[0] ?? '');
   await bob.joined('@alice');
   await bob.say('@alice', WORDS[1] ?? '');
-  const group = await alice.client.createGroup(WORDS[3] ?? '');
+  const group = await alice.client.createGroup(WORDS[3] ?? '', { suite: 'classical' });
   await alice.client.invite(group.id, ['bob', 'carol']);
   await carol.joined(group.id);
   await alice.client.send(group.id, WORDS[2] ?? '');

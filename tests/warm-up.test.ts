@@ -1,14 +1,13 @@
 // Members who have joined a larger group commit an update each when their turn comes, so that later commits are small.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { SUITE_DEFAULT } from '../packages/client/src/profile/suites.ts';
 import { World } from './world.ts';
 
 const NAMES = ['alice', 'bob', 'carol', 'dave', 'erin', 'frank', 'grace', 'heidi', 'ivan'];
 
 test('joiners of a larger group commit updates one after the other; what is urgent goes first', async () => {
   await using world = await World.start();
-  const everybody = await Promise.all(NAMES.map((name) => world.person(name, { suite: SUITE_DEFAULT })));
+  const everybody = await Promise.all(NAMES.map((name) => world.person(name)));
   const [alice, bob, ...others] = everybody;
   assert.ok(alice !== undefined && bob !== undefined);
 

@@ -14,6 +14,7 @@ import { resolveConfig, type RunningServer, startServer } from '@quicprochat/ser
 import { type Connection, systemClock } from '@quicprochat/transport';
 import { connectQuic } from '@quicprochat/transport/quic';
 import { createClient } from '../packages/client/src/open-client.ts';
+import { SUITE_DEFAULT } from '../packages/client/src/profile/suites.ts';
 import type { Dialer } from '../packages/client/src/server-connection.ts';
 import { openProfile } from '../packages/client/src/store/profile.node.ts';
 import type { Store } from '../packages/client/src/store/index.ts';
@@ -24,6 +25,8 @@ export interface WorldOptions {
   readonly settings?: Readonly<Record<string, unknown>>;
   /** Run the server in a process of its own, so that it can be killed. */
   readonly ownProcess?: boolean;
+  /** `clockOffsetMs` moves the server's clock too; it runs in this process then. */
+  readonly sharesClock?: boolean;
   /** Of the randomness handed to the clients; printed when a test fails. Order of arrival and some key draws are real. */
   readonly seed?: string;
   /** Done when the folder is there and before the server starts for the first time. */
@@ -46,6 +49,7 @@ export class World {
   clockOffsetMs = 0;
   readonly #settings: Readonly<Record<string, unknown>>;
   readonly #ownProcess: boolean;
+  readonly #sharesClock: boolean;
   readonly #people: Person[] = [];
   #server: RunningServer | undefined;
   #process: ServerProcess | undefined;
@@ -58,10 +62,12 @@ export class World {
     return world;
   }
 
-  private constructor(folder: string, { settings = {}, ownProcess = false, seed }: WorldOptions) {
+  private constructor(folder: string, options: WorldOptions) {
+    const { settings = {}, ownProcess = false, sharesClock = false, seed } = options;
     this.folder = folder;
     this.#settings = settings;
     this.#ownProcess = ownProcess;
+    this.#sharesClock = sharesClock;
     this.seed = seed ?? Buffer.from(nodeCrypto.random(8)).toString('hex');
     this.random = seededRandom(this.seed);
   }
@@ -92,7 +98,8 @@ export class World {
     else {
       const outcome = resolveConfig({ flags, environment: {} });
       if (outcome.kind !== 'config') throw new Error(outcome.problems.join('; '));
-      this.#server = await startServer(outcome.config);
+      const clock = { ...systemClock, wallMs: () => Date.now() + (this.#sharesClock ? this.clockOffsetMs : 0) };
+      this.#server = await startServer(outcome.config, { clock });
       this.#port = this.#server.port;
     }
   }
@@ -155,8 +162,16 @@ export class World {
   }
 
   /** Several at once. */
-  async people<const Names extends readonly string[]>(...names: Names): Promise<{ [Index in keyof Names]: Person }> {
-    const people = await Promise.all(names.map((name) => this.person(name)));
+  people<const Names extends readonly string[]>(...names: Names): Promise<{ [Index in keyof Names]: Person }> {
+    return this.peopleOf({}, ...names);
+  }
+
+  /** Several at once, all with these options. */
+  async peopleOf<const Names extends readonly string[]>(
+    options: PersonOptions,
+    ...names: Names
+  ): Promise<{ [Index in keyof Names]: Person }> {
+    const people = await Promise.all(names.map((name) => this.person(name, options)));
     return people as { [Index in keyof Names]: Person };
   }
 
@@ -176,6 +191,7 @@ export class World {
 }
 
 export interface PersonOptions {
+  /** Of the conversations this person begins. Default: the product's. */
   readonly suite?: number;
   /** Stands between the engine and its store, for faults. */
   readonly wrapStore?: (store: Store) => Store;
@@ -196,7 +212,7 @@ export class Person {
   #store: Store | undefined;
   #connection: Connection | undefined;
 
-  constructor(world: World, name: string, { suite = 0x0001, wrapStore, wrapDialer }: PersonOptions) {
+  constructor(world: World, name: string, { suite = SUITE_DEFAULT, wrapStore, wrapDialer }: PersonOptions) {
     this.world = world;
     this.name = name;
     this.password = `password of ${name}`;
