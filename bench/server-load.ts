@@ -20,7 +20,11 @@ export interface Load {
 
 type Order =
   | { readonly kind: 'connect'; readonly server: ServerAddress; readonly devices: readonly SeededDevice[] }
-  | { readonly kind: 'enqueue'; readonly forMs: number; readonly payloadBytes: number };
+  | { readonly kind: 'enqueue'; readonly forMs: number; readonly payloadBytes: number }
+  | { readonly kind: 'cycles'; readonly cycles: number; readonly payloadBytes: number }
+  | { readonly kind: 'trickle'; readonly forMs: number; readonly everyMs: number; readonly payloadBytes: number }
+  | { readonly kind: 'flood'; readonly inFlight: number; readonly payloadBytes: number }
+  | { readonly kind: 'endFlood' };
 
 /** The benchmark's end. */
 export class LoadProcess {
@@ -34,6 +38,26 @@ export class LoadProcess {
   /** Every client sends to its own inbox, one message after the other. */
   async enqueue(forMs: number, payloadBytes: number): Promise<Load> {
     return (await this.#process.ask({ kind: 'enqueue', forMs, payloadBytes })) as Load;
+  }
+
+  /** So many messages, each stored in the client's own inbox and then acknowledged away; milliseconds. */
+  async cycles(cycles: number, payloadBytes: number): Promise<number> {
+    return (await this.#process.ask({ kind: 'cycles', cycles, payloadBytes })) as number;
+  }
+
+  /** Every client sends a message now and then; milliseconds until each was answered. */
+  async trickle(forMs: number, everyMs: number, payloadBytes: number): Promise<readonly number[]> {
+    return (await this.#process.ask({ kind: 'trickle', forMs, everyMs, payloadBytes })) as readonly number[];
+  }
+
+  /** Every client begins to send as fast as it can, so many messages at once. */
+  async flood(inFlight: number, payloadBytes: number): Promise<void> {
+    await this.#process.ask({ kind: 'flood', inFlight, payloadBytes });
+  }
+
+  /** How many messages of the flood were answered. */
+  async endFlood(): Promise<number> {
+    return (await this.#process.ask({ kind: 'endFlood' })) as number;
   }
 
   close(): Promise<void> {
@@ -86,6 +110,106 @@ async function enqueueFromAll(forMs: number, payloadBytes: number): Promise<Load
   return { enqueues, elapsedMs: performance.now() - started, latenciesMs, cpuUs: (user + system) / enqueues };
 }
 
+/** At once per client in `cycles`: a connection's share of one transaction. */
+const CYCLES_IN_FLIGHT = 16;
+
+async function cycleAll(cycles: number, payloadBytes: number): Promise<number> {
+  const started = performance.now();
+  let begun = 0;
+  await Promise.all(
+    clients.map(({ connection, device }) => {
+      const { frame, renew } = enqueueRequest(device, payloadBytes);
+      const { identityKey: recipientKey, deviceId } = device;
+      // What is to be sent next on this connection: an Ack for each position answered, then another message.
+      const stored: bigint[] = [];
+      return connection.repeat(
+        Math.min(CYCLES_IN_FLIGHT, Math.max(1, Math.floor(cycles / clients.length))),
+        () => {
+          const seqUpTo = stored.shift();
+          if (seqUpTo !== undefined) return encodeRequest(methods.delivery.ack, { recipientKey, deviceId, seqUpTo });
+          begun += 1;
+          renew();
+          return frame;
+        },
+        (status, payload) => {
+          if (status !== 0) throw new Error(`a call was answered with status ${status}`);
+          // An Ack's answer has a few bytes, that of a message a receipt.
+          const isAck = payload.length < RECEIPT_BYTES_MIN;
+          if (!isAck) stored.push(fromBinary(EnqueueResponseSchema, payload).seq);
+          return !isAck || begun < cycles;
+        },
+      );
+    }),
+  );
+  return performance.now() - started;
+}
+
+const RECEIPT_BYTES_MIN = 64;
+
+async function trickleFromAll(forMs: number, everyMs: number, payloadBytes: number): Promise<number[]> {
+  const latenciesMs: number[] = [];
+  const started = performance.now();
+  await Promise.all(
+    clients.map(async ({ connection, device }, i) => {
+      const { frame, renew } = enqueueRequest(device, payloadBytes);
+      // Each at its own moment, and on time however long an answer takes.
+      for (let at = started + (everyMs * i) / clients.length; at < started + forMs; at += everyMs) {
+        await new Promise((resolve) => setTimeout(resolve, Math.max(0, at - performance.now())));
+        const sent = performance.now();
+        await connection.repeat(
+          1,
+          () => {
+            renew();
+            return frame;
+          },
+          (status) => {
+            if (status !== 0) throw new Error(`an enqueue was answered with status ${status}`);
+            latenciesMs.push(performance.now() - sent);
+            return false;
+          },
+        );
+      }
+    }),
+  );
+  return latenciesMs;
+}
+
+let flooding: { readonly done: Promise<unknown>; end(): number } | undefined;
+
+function flood(inFlight: number, payloadBytes: number): void {
+  let answered = 0;
+  let over = false;
+  const done = Promise.all(
+    clients.map(({ connection, device }) => {
+      const { frame, renew } = enqueueRequest(device, payloadBytes);
+      return connection.repeat(
+        inFlight,
+        () => {
+          renew();
+          return frame;
+        },
+        () => {
+          answered += 1;
+          return !over;
+        },
+      );
+    }),
+  );
+  flooding = {
+    done,
+    end: () => {
+      over = true;
+      return answered;
+    },
+  };
+}
+
+async function endFlood(): Promise<number> {
+  const answered = flooding?.end() ?? 0;
+  await flooding?.done;
+  return answered;
+}
+
 function checkQueued(payload: Uint8Array): void {
   const { results, deliveryProof } = fromBinary(EnqueueResponseSchema, payload);
   if (results.length === 1 && results[0]?.outcome.case === 'queued' && deliveryProof.length > 0) return;
@@ -123,6 +247,14 @@ async function obey(order: Order): Promise<unknown> {
       return connectAll(order.server, order.devices);
     case 'enqueue':
       return enqueueFromAll(order.forMs, order.payloadBytes);
+    case 'cycles':
+      return cycleAll(order.cycles, order.payloadBytes);
+    case 'trickle':
+      return trickleFromAll(order.forMs, order.everyMs, order.payloadBytes);
+    case 'flood':
+      return flood(order.inFlight, order.payloadBytes);
+    case 'endFlood':
+      return endFlood();
   }
 }
 

@@ -1,5 +1,5 @@
 // The other side of the transport benchmark: a server process of either kind, and the bare client.
-import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
+import { type DescMessage, type MessageInitShape, create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { BytesValueSchema, EmptySchema } from '@bufbuild/protobuf/wkt';
 import { AckRequestSchema, AckResponseSchema } from '@quicprochat/proto';
 import {
@@ -15,8 +15,15 @@ import { listenQuic } from '@quicprochat/transport/quic';
 import type { TestCertificate } from '../packages/transport/src/testing/certificate.node.ts';
 import { ENGINE_OPTIONS, HANDSHAKE_DONE, type NativeEngine, SHUTDOWN_COMPLETE, native } from './bare-engine.ts';
 
-/** `rpc` is ours; `bare` is the engine with our frames and messages alone. */
-export type ServerKind = 'rpc' | 'bare';
+/** `rpc` is ours; `bare` is the engine with our frames and messages alone, for Ack or for GetNonce. */
+export type ServerKind = 'rpc' | 'bare' | 'bare-nonce';
+
+/** A call of the baseline: what goes over the wire, and nothing behind it. */
+export interface BareCall<I extends DescMessage = DescMessage, O extends DescMessage = DescMessage> {
+  readonly method: MethodDescriptor<I, O>;
+  readonly request: MessageInitShape<I>;
+  readonly answer: MessageInitShape<O>;
+}
 
 export const BULK_METHOD: MethodDescriptor<typeof BytesValueSchema, typeof EmptySchema> = {
   id: 0xffff,
@@ -37,6 +44,18 @@ export const ACK_REQUEST = {
   channelId: new Uint8Array(16).fill(8),
   deviceId: new Uint8Array(16).fill(9),
   seqUpTo: 123_456n,
+};
+
+export const BARE_ACK: BareCall<typeof AckRequestSchema, typeof AckResponseSchema> = {
+  method: methods.delivery.ack,
+  request: ACK_REQUEST,
+  answer: { removed: 1 },
+};
+
+export const BARE_NONCE: BareCall = {
+  method: methods.auth.getNonce,
+  request: {},
+  answer: { nonce: new Uint8Array(32).fill(6) },
 };
 
 /** Frames written in one turn, sent in one go. */
@@ -62,6 +81,7 @@ export class BareClient {
   readonly #gather = new Gather();
   readonly #head = new Uint8Array(10);
   readonly #decoder: FrameDecoder;
+  readonly #bare: BareCall;
   #stream = 0;
   #nextId = 0;
   #again: () => boolean = () => false;
@@ -70,8 +90,9 @@ export class BareClient {
   #connected: () => void = () => {};
   #stopped: () => void = () => {};
 
-  static async connect(port: number, { certificate }: TestCertificate): Promise<BareClient> {
-    const client = new BareClient(certificate);
+  /** @param certificate of the server, PEM */
+  static async connect(port: number, certificate: Uint8Array, call: BareCall = BARE_ACK): Promise<BareClient> {
+    const client = new BareClient(certificate, call);
     await new Promise<void>((resolve) => {
       client.#connected = resolve;
       client.#engine.connect(`127.0.0.1:${port}`, 'localhost');
@@ -80,11 +101,12 @@ export class BareClient {
     return client;
   }
 
-  private constructor(ca: Uint8Array) {
+  private constructor(ca: Uint8Array, call: BareCall) {
+    this.#bare = call;
     this.#decoder = new FrameDecoder('response', {
       onHeader: () => 'take',
       onFrame: (_status, _id, payload) => {
-        fromBinary(AckResponseSchema, payload);
+        fromBinary(call.method.output, payload);
         if (this.#again()) this.#call();
         else {
           this.#pending -= 1;
@@ -127,9 +149,10 @@ export class BareClient {
   }
 
   #call(): void {
-    const payload = toBinary(AckRequestSchema, create(AckRequestSchema, ACK_REQUEST));
+    const { method, request } = this.#bare;
+    const payload = toBinary(method.input, create(method.input, request));
     this.#nextId = (this.#nextId + 1) >>> 0;
-    this.#gather.add(encodeRequestHeader(this.#head, methods.delivery.ack.id, this.#nextId, payload.length), payload);
+    this.#gather.add(encodeRequestHeader(this.#head, method.id, this.#nextId, payload.length), payload);
   }
 
   #flush(): void {
@@ -137,7 +160,8 @@ export class BareClient {
   }
 }
 
-function serveBare({ certificate, privateKey }: TestCertificate): Promise<number> {
+function serveBare({ certificate, privateKey }: TestCertificate, call: BareCall): Promise<number> {
+  const { input, output } = call.method;
   const head = new Uint8Array(9);
   const streams = new Map<string, { decoder: FrameDecoder; gather: Gather }>();
   const accept = (): { decoder: FrameDecoder; gather: Gather } => {
@@ -145,8 +169,8 @@ function serveBare({ certificate, privateKey }: TestCertificate): Promise<number
     const decoder = new FrameDecoder('request', {
       onHeader: () => 'take',
       onFrame: (_method, id, payload) => {
-        fromBinary(AckRequestSchema, payload);
-        const answer = toBinary(AckResponseSchema, create(AckResponseSchema, { removed: 1 }));
+        fromBinary(input, payload);
+        const answer = toBinary(output, create(output, call.answer));
         gather.add(encodeResponseHeader(head, 0, id, answer.length), answer);
       },
     });
@@ -182,7 +206,9 @@ async function serveRpc({ certificate, privateKey }: TestCertificate): Promise<n
 
 if (process.argv[1] === import.meta.filename) {
   process.once('message', (certificate: TestCertificate) => {
-    const started = process.argv[2] === 'bare' ? serveBare(certificate) : serveRpc(certificate);
+    const kind = process.argv[2] as ServerKind;
+    const started =
+      kind === 'rpc' ? serveRpc(certificate) : serveBare(certificate, kind === 'bare' ? BARE_ACK : BARE_NONCE);
     void started.then((port) => process.send?.(port));
   });
   process.on('disconnect', () => process.exit());

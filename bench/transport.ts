@@ -8,7 +8,7 @@ import { RpcClient, methods } from '@quicprochat/transport';
 import { connectQuic } from '@quicprochat/transport/quic';
 import { type TestCertificate, makeTestCertificate } from '../packages/transport/src/testing/certificate.node.ts';
 import { type BenchOptions, type BenchResult, figure, median, quantile } from './result.ts';
-import { ACK_REQUEST, BULK_METHOD, BareClient, type ServerKind } from './transport-peer.ts';
+import { ACK_REQUEST, BULK_METHOD, type BareCall, BareClient, type ServerKind } from './transport-peer.ts';
 
 const IN_FLIGHT = 128;
 
@@ -16,14 +16,14 @@ export async function* transportBench({ quick }: BenchOptions): AsyncGenerator<B
   const rounds = quick ? 1 : 5;
   const ms = quick ? 300 : 2000;
   const certificate = makeTestCertificate();
-  const ours = await startServer('rpc', certificate);
-  const bare = await startServer('bare', certificate);
+  const ours = await startPeer('rpc', certificate);
+  const bare = await startPeer('bare', certificate);
   try {
     const rates = { ours: [] as number[], bare: [] as number[] };
     const latencies = { ours: [] as number[], bare: [] as number[] };
     // Turn and turn about, so that a change of the machine's mood hits both.
     for (let round = 0; round < rounds; round += 1) {
-      rates.bare.push(await bareRate(bare.port, certificate, IN_FLIGHT, ms));
+      rates.bare.push(await bareRate(bare.port, certificate.certificate, IN_FLIGHT, ms));
       rates.ours.push(await ourRate(ours.port, certificate, IN_FLIGHT, ms));
       latencies.bare.push(...(await bareLatencies(bare.port, certificate, ms / 4)));
       latencies.ours.push(...(await ourLatencies(ours.port, certificate, ms / 4)));
@@ -57,7 +57,8 @@ export async function* transportBench({ quick }: BenchOptions): AsyncGenerator<B
   }
 }
 
-async function startServer(
+/** The other side, as a process of its own. */
+export async function startPeer(
   kind: ServerKind,
   certificate: TestCertificate,
 ): Promise<{ process: ChildProcess; port: number }> {
@@ -123,8 +124,14 @@ async function bulkRate(port: number, certificate: TestCertificate, ms: number):
   return rate;
 }
 
-async function bareRate(port: number, certificate: TestCertificate, inFlight: number, ms: number): Promise<number> {
-  const client = await BareClient.connect(port, certificate);
+export async function bareRate(
+  port: number,
+  certificate: Uint8Array,
+  inFlight: number,
+  ms: number,
+  call?: BareCall,
+): Promise<number> {
+  const client = await BareClient.connect(port, certificate, call);
   const measure = async (forMs: number): Promise<number> => {
     let calls = 0;
     const start = performance.now();
@@ -142,7 +149,7 @@ async function bareRate(port: number, certificate: TestCertificate, inFlight: nu
 }
 
 async function bareLatencies(port: number, certificate: TestCertificate, ms: number): Promise<number[]> {
-  const client = await BareClient.connect(port, certificate);
+  const client = await BareClient.connect(port, certificate.certificate);
   const samples: number[] = [];
   const until = performance.now() + ms;
   let last = performance.now();

@@ -38,7 +38,11 @@ function runHere(root, entry) {
   import('node:module')
     .then((m) => {
       const folder = cacheFolder();
-      if (folder && m.enableCompileCache) m.enableCompileCache(folder);
+      if (folder && m.enableCompileCache) {
+        m.enableCompileCache(folder);
+        // The call is for this thread; the store's threads go by the variable.
+        if (!process.env.NODE_COMPILE_CACHE) process.env.NODE_COMPILE_CACHE = folder;
+      }
       return import(target.href);
     })
     .catch((e) => {

@@ -9,7 +9,7 @@
  */
 import { EMPTY, equal } from '@quicprochat/crypto';
 import { freshKemKeyPair, type Suite, suiteOf } from './cipher-suites.ts';
-import { demand, MlsUsageError, usable, violated } from './errors.ts';
+import { demand, MlsUsageError, usable, violated, wipedOnRefusal } from './errors.ts';
 import { isSameClient } from './successor.ts';
 import {
   type AuthenticatedContent,
@@ -39,6 +39,7 @@ import {
   joinerSecret,
   openExternalInit,
   type PskWithId,
+  secretsOf,
 } from './key-schedule.ts';
 import {
   askForMember,
@@ -458,46 +459,51 @@ export function applyCommit(
     return { state: { ...state, core: { ...core, status: 'removed' }, proposals: [] }, effects };
   }
 
-  const privateKeys = keptPrivateKeys(
-    core.privateKeys,
-    evaluation.tree,
-    steps && new Set(steps.map(({ node }) => node)),
-  );
-  let { signaturePrivateKey } = core;
-  for (const { cached } of proposals) {
-    if (cached?.own === undefined) continue;
-    privateKeys.set(nodeOfLeaf(core.ownLeaf), cached.own.encryptionPrivateKey);
-    ({ signaturePrivateKey } = cached.own);
-  }
-  let commitSecret: Uint8Array = new Uint8Array(suite.hashLength);
-  if (commit.path !== undefined && steps !== undefined) {
-    const { from: first, secrets } = decryptPath(
-      suite,
+  return wipedOnRefusal(suite.crypto, (derived) => {
+    const privateKeys = keptPrivateKeys(
+      core.privateKeys,
       evaluation.tree,
-      steps,
-      commit.path,
-      privateKeys,
-      core.ownLeaf,
-      encodeGroupContext(provisional),
-      addedLeaves(evaluation),
+      steps && new Set(steps.map(({ node }) => node)),
     );
-    secrets.keyPairs.forEach((pair, i) => privateKeys.set(steps[first + i]!.node, pair.privateKey));
-    for (const secret of secrets.pathSecrets) suite.crypto.wipe(secret);
-    ({ commitSecret } = secrets);
-  }
-  const initSecret =
-    evaluation.externalInit === undefined
-      ? core.secrets.initSecret
-      : openExternalInit(suite, core.secrets.externalSecret, evaluation.externalInit);
-  const { signature } = message.auth;
-  const next = nextEpoch(suite, core, initSecret, provisional, commitSecret, evaluation.psks, message, signature);
-  if (external) suite.crypto.wipe(initSecret);
-  suite.crypto.wipe(commitSecret);
-  suite.crypto.wipe(next.joinerSecret);
-  // ValSem205
-  demand(suite.crypto.equal(next.confirmationTag, message.auth.confirmationTag ?? EMPTY), 'confirmationTag');
-  const nextCore = newCore(core, next, { signaturePrivateKey, privateKeys, reInit: evaluation.reInit });
-  return { state: enterEpoch(context, state, nextCore, evaluation.tree, next.keys.encryptionSecret), effects };
+    let { signaturePrivateKey } = core;
+    for (const { cached } of proposals) {
+      if (cached?.own === undefined) continue;
+      privateKeys.set(nodeOfLeaf(core.ownLeaf), cached.own.encryptionPrivateKey);
+      ({ signaturePrivateKey } = cached.own);
+    }
+    let commitSecret: Uint8Array = new Uint8Array(suite.hashLength);
+    if (commit.path !== undefined && steps !== undefined) {
+      const { from: first, secrets } = decryptPath(
+        suite,
+        evaluation.tree,
+        steps,
+        commit.path,
+        privateKeys,
+        core.ownLeaf,
+        encodeGroupContext(provisional),
+        addedLeaves(evaluation),
+      );
+      secrets.keyPairs.forEach((pair, i) => privateKeys.set(steps[first + i]!.node, pair.privateKey));
+      for (const secret of secrets.pathSecrets) suite.crypto.wipe(secret);
+      ({ commitSecret } = secrets);
+      derived.push(commitSecret, ...secrets.keyPairs.map(({ privateKey }) => privateKey));
+    }
+    const initSecret =
+      evaluation.externalInit === undefined
+        ? core.secrets.initSecret
+        : openExternalInit(suite, core.secrets.externalSecret, evaluation.externalInit);
+    if (external) derived.push(initSecret);
+    const { signature } = message.auth;
+    const next = nextEpoch(suite, core, initSecret, provisional, commitSecret, evaluation.psks, message, signature);
+    derived.push(next.joinerSecret, ...secretsOf(next.keys));
+    if (external) suite.crypto.wipe(initSecret);
+    suite.crypto.wipe(commitSecret);
+    suite.crypto.wipe(next.joinerSecret);
+    // ValSem205
+    demand(suite.crypto.equal(next.confirmationTag, message.auth.confirmationTag ?? EMPTY), 'confirmationTag');
+    const nextCore = newCore(core, next, { signaturePrivateKey, privateKeys, reInit: evaluation.reInit });
+    return { state: enterEpoch(context, state, nextCore, evaluation.tree, next.keys.encryptionSecret), effects };
+  });
 }
 
 /** Gives a joiner the leftmost free leaf, after the Remove of its former self (section 12.4.3.2). */

@@ -2,6 +2,7 @@
  * How failures travel. Inside the library a broken rule is thrown as a `RuleViolation` from wherever it is noticed; each
  * public function turns it into a `Rejected` value (`refusable`), so no caller ever sees it.
  */
+import type { CryptoProvider } from '@quicprochat/crypto';
 import type { Rejected } from './types.ts';
 import { type RuleName, validationRules } from './validation-rules.ts';
 
@@ -52,4 +53,15 @@ export function refusable<T>(body: () => T): T | Rejected {
 export function usable(check: () => void): void {
   const outcome = refusable(check);
   if (outcome !== undefined) throw new MlsUsageError(outcome.reason);
+}
+
+/** Runs a step that derives secrets; when it is refused they are wiped, since no state holds them. */
+export function wipedOnRefusal<T>(crypto: Pick<CryptoProvider, 'wipe'>, body: (derived: Uint8Array[]) => T): T {
+  const derived: Uint8Array[] = [];
+  try {
+    return body(derived);
+  } catch (error) {
+    for (const secret of derived) crypto.wipe(secret);
+    throw error;
+  }
 }

@@ -80,6 +80,10 @@ export function keysOfEpochSecret(suite: Suite, epochSecret: Uint8Array): EpochK
   };
 }
 
+export function secretsOf({ secrets, encryptionSecret }: EpochKeys): Uint8Array[] {
+  return [...(Object.values(secrets) as Uint8Array[]), encryptionSecret];
+}
+
 /** The key pair outsiders encapsulate to (section 8.3). */
 export function externalKeyPair(suite: Suite, externalSecret: Uint8Array): KeyPair {
   return suite.kem.deriveKeyPair(externalSecret);

@@ -7,7 +7,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { encodeUtf8 } from '@quicprochat/crypto';
 import { nodeCrypto } from '@quicprochat/crypto/node';
+import { freshKemKeyPair, suiteOf } from './cipher-suites.ts';
 import { Writer } from './codec.ts';
+import { defaultConfig } from './group-state.ts';
 import {
   CipherSuiteId,
   createBranch,
@@ -40,8 +42,9 @@ import {
   wipePendingCommit,
   wipeReplaced,
 } from './index.ts';
+import { type CommitForgery, forgeCommit } from './testing/attacker.node.ts';
 import { reachableBytes, recordingCrypto, type RecordedSecret } from './testing/recording-crypto.node.ts';
-import { credential, NOW, type Person } from './testing/world.node.ts';
+import { assertRefused, credential, NOW, type Person } from './testing/world.node.ts';
 
 /** What no state has any use for: gone at the end of the step that derived it. */
 const NEVER_KEPT = [
@@ -229,6 +232,10 @@ for (const [name, suite] of [
         { kind: 'externalPsk', pskId: encodeUtf8('known to all') },
       ],
     });
+    const otherPsk = { ...context, hooks: { externalPsk: () => new Uint8Array(32) } };
+    const unopened = joinGroup(otherPsk, { welcome: added.welcome!, keyPackage: bundles[0]! });
+    assertRefused(unopened, 'welcomeGroupInfo');
+    scene.look('a Welcome that was refused');
     const bob = scene.join(bobsKeys, bundles[0]!, added.welcome);
     const charlie = scene.join(charliesKeys, bundles[1]!, added.welcome);
     assert.ok(!isZero(EXTERNAL_PSK), 'the PSK is the application’s');
@@ -270,6 +277,26 @@ for (const [name, suite] of [
     wipePendingCommit(context, charlie.state, lost.pending);
     scene.commit(alice, [bob, charlie]);
     scene.look('a commit that lost');
+
+    // What is refused: a key too far ahead, another's path keys, a wrong confirmation tag.
+    const outside: MlsContext = { ...context, crypto: nodeCrypto, random: nodeCrypto.random };
+    let ahead = charlie.state;
+    for (let i = 0; i <= defaultConfig.skipAheadMax; i++) {
+      ahead = protectApplication(outside, ahead, new Uint8Array()).state;
+    }
+    const tooFar = protectApplication(outside, ahead, encodeUtf8('too far')).message;
+    assertRefused(processMessage(context, bob.state, tooFar), 'generationAhead');
+    const keyPairs: CommitForgery['keyPairs'] = (pairs) =>
+      pairs.map(() => freshKemKeyPair(suiteOf(nodeCrypto, suite), nodeCrypto.random));
+    const confirmationTag: CommitForgery['confirmationTag'] = (tag) => tag.map((byte) => byte ^ 1);
+    for (const [forgery, rule] of [
+      [{ keyPairs }, 'pathKeysMatch'],
+      [{ confirmationTag }, 'confirmationTag'],
+    ] as const) {
+      const forged = forgeCommit(outside, charlie.state, forgery);
+      assertRefused(processMessage(context, bob.state, forged), rule);
+      scene.look(`a commit refused by ${rule}`);
+    }
 
     // Someone lets himself in.
     const groupInfo = createGroupInfo(context, alice.state);

@@ -88,9 +88,14 @@ export function decryptPath(
   const first = decryptWithLabel(suite, privateKey, 'UpdatePathNode', groupContext, ciphertext);
   if (first === undefined || first.length !== suite.hashLength) return violated('pathDecrypts');
   const secrets = derivePathSecrets(suite, first, path.length - from);
-  secrets.keyPairs.forEach(({ publicKey }, i) => {
-    demand(equal(publicKey, encryptionKeyAt(tree, path[from + i]!.node) ?? EMPTY), 'pathKeysMatch');
-  });
+  const match = secrets.keyPairs.every(({ publicKey }, i) =>
+    equal(publicKey, encryptionKeyAt(tree, path[from + i]!.node) ?? EMPTY),
+  );
+  if (!match) {
+    for (const { privateKey } of secrets.keyPairs) suite.crypto.wipe(privateKey);
+    wipePathSecrets(suite, secrets);
+    return violated('pathKeysMatch');
+  }
   return { from, secrets };
 }
 

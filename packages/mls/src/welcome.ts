@@ -12,7 +12,7 @@ import {
   verifyWithLabel,
 } from './cipher-suites.ts';
 import { decode, encode, Writer } from './codec.ts';
-import { demand, refusable, violated } from './errors.ts';
+import { demand, refusable, violated, wipedOnRefusal } from './errors.ts';
 import type { OwnPath } from './commit.ts';
 import { defaultConfig, findExtension, type GroupCore, type GroupState, memberOf } from './group-state.ts';
 import {
@@ -22,6 +22,7 @@ import {
   epochKeys,
   interimTranscriptHash,
   type PskWithId,
+  secretsOf,
   welcomeKey,
   welcomeSecret,
 } from './key-schedule.ts';
@@ -69,7 +70,7 @@ import {
   type Rejected,
   WireFormat,
 } from './types.ts';
-import { derivePathSecrets } from './update-path.ts';
+import { derivePathSecrets, wipePathSecrets } from './update-path.ts';
 
 // ---- Making ---------------------------------------------------------------------------------------------------------
 
@@ -185,50 +186,56 @@ function join(context: MlsContext, parameters: JoinGroupParameters): Exclude<Joi
       welcome.encryptedGroupInfo,
       entry.encryptedGroupSecrets,
     ) ?? violated('welcomeSecrets');
-  const groupSecrets = decode(readGroupSecrets, secretBytes);
-  suite.crypto.wipe(secretBytes);
-  const successorPsk = findSuccessorPsk(parameters.previous, groupSecrets.psks);
-  const pskSecret = joinPskSecret(context, suite, groupSecrets.psks, successorPsk);
-  const groupInfo = openGroupInfo(suite, welcome, groupSecrets.joinerSecret, pskSecret);
+  return wipedOnRefusal(suite.crypto, (derived) => {
+    derived.push(secretBytes);
+    const groupSecrets = decode(readGroupSecrets, secretBytes);
+    suite.crypto.wipe(secretBytes);
+    derived.push(groupSecrets.joinerSecret, groupSecrets.pathSecret ?? EMPTY);
+    const successorPsk = findSuccessorPsk(parameters.previous, groupSecrets.psks);
+    const pskSecret = joinPskSecret(context, suite, groupSecrets.psks, successorPsk);
+    derived.push(pskSecret);
+    const groupInfo = openGroupInfo(suite, welcome, groupSecrets.joinerSecret, pskSecret);
 
-  const { groupContext } = groupInfo;
-  const { tree, signerLeaf } = verifyGroupInfo(context, suite, groupInfo, parameters);
-  const ownLeaf = findOwnLeaf(tree, keyPackage);
-  if (successorPsk !== undefined) checkSuccessor(context, parameters.previous!, successorPsk, { groupContext, tree });
+    const { groupContext } = groupInfo;
+    const { tree, signerLeaf } = verifyGroupInfo(context, suite, groupInfo, parameters);
+    const ownLeaf = findOwnLeaf(tree, keyPackage);
+    if (successorPsk !== undefined) checkSuccessor(context, parameters.previous!, successorPsk, { groupContext, tree });
 
-  const contextBytes = encodeGroupContext(groupContext);
-  const keys = epochKeys(suite, groupSecrets.joinerSecret, pskSecret, contextBytes);
-  suite.crypto.wipe(pskSecret);
-  suite.crypto.wipe(groupSecrets.joinerSecret);
-  const expectedTag = confirmationTag(suite, keys.secrets.confirmationKey, groupContext.confirmedTranscriptHash);
-  demand(suite.crypto.equal(expectedTag, groupInfo.confirmationTag), 'confirmationTag');
+    const contextBytes = encodeGroupContext(groupContext);
+    const keys = epochKeys(suite, groupSecrets.joinerSecret, pskSecret, contextBytes);
+    derived.push(...secretsOf(keys));
+    suite.crypto.wipe(pskSecret);
+    suite.crypto.wipe(groupSecrets.joinerSecret);
+    const expectedTag = confirmationTag(suite, keys.secrets.confirmationKey, groupContext.confirmedTranscriptHash);
+    demand(suite.crypto.equal(expectedTag, groupInfo.confirmationTag), 'confirmationTag');
 
-  const state: GroupState = {
-    core: {
-      status: 'active',
-      reInit: undefined,
-      config: { ...defaultConfig, ...parameters.config },
-      context: groupContext,
-      contextBytes,
-      ownLeaf,
-      signaturePrivateKey: bundle.signaturePrivateKey.slice(),
-      privateKeys: joinPrivateKeys(suite, tree, ownLeaf, groupInfo.signer, bundle.encryptionPrivateKey, groupSecrets),
-      secrets: keys.secrets,
-      confirmationTag: expectedTag,
-      interimTranscriptHash: interimTranscriptHash(suite, groupContext.confirmedTranscriptHash, expectedTag),
-      resumptionPsks: [],
-    },
-    tree,
-    secretTree: newSecretTree(keys.encryptionSecret, tree.leaves.length),
-    proposals: [],
-    pastEpochs: [],
-  };
-  return {
-    kind: 'joined',
-    state,
-    inviter: memberOf(groupInfo.signer, signerLeaf),
-    groupInfoExtensions: groupInfo.extensions.filter((each) => each.extensionType !== ExtensionType.RatchetTree),
-  };
+    const state: GroupState = {
+      core: {
+        status: 'active',
+        reInit: undefined,
+        config: { ...defaultConfig, ...parameters.config },
+        context: groupContext,
+        contextBytes,
+        ownLeaf,
+        signaturePrivateKey: bundle.signaturePrivateKey.slice(),
+        privateKeys: joinPrivateKeys(suite, tree, ownLeaf, groupInfo.signer, bundle.encryptionPrivateKey, groupSecrets),
+        secrets: keys.secrets,
+        confirmationTag: expectedTag,
+        interimTranscriptHash: interimTranscriptHash(suite, groupContext.confirmedTranscriptHash, expectedTag),
+        resumptionPsks: [],
+      },
+      tree,
+      secretTree: newSecretTree(keys.encryptionSecret, tree.leaves.length),
+      proposals: [],
+      pastEpochs: [],
+    };
+    return {
+      kind: 'joined',
+      state,
+      inviter: memberOf(groupInfo.signer, signerLeaf),
+      groupInfoExtensions: groupInfo.extensions.filter((each) => each.extensionType !== ExtensionType.RatchetTree),
+    };
+  });
 }
 
 /** What Welcome and external commit have in common: everything about a GroupInfo and its tree that a joiner can check. */
@@ -309,11 +316,12 @@ function joinPrivateKeys(
     .filter((node) => parentAt(tree, node) !== undefined);
   demand(known[0] === commonAncestor(ownLeaf, signer), 'welcomePathSecret');
   const secrets = derivePathSecrets(suite, pathSecret, known.length);
-  known.forEach((node, i) => {
-    const pair = secrets.keyPairs[i]!;
-    demand(equal(pair.publicKey, parentAt(tree, node)!.encryptionKey), 'welcomePathSecret');
-    keys.set(node, pair.privateKey);
-  });
-  for (const secret of [...secrets.pathSecrets, secrets.commitSecret]) suite.crypto.wipe(secret);
+  wipePathSecrets(suite, secrets);
+  const match = known.every((node, i) => equal(secrets.keyPairs[i]!.publicKey, parentAt(tree, node)!.encryptionKey));
+  known.forEach((node, i) => keys.set(node, secrets.keyPairs[i]!.privateKey));
+  if (!match) {
+    for (const key of keys.values()) suite.crypto.wipe(key);
+    return violated('welcomePathSecret');
+  }
   return keys;
 }

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
@@ -189,6 +189,30 @@ test('kill -9 between acceptance and append: nothing accepted is lost, no checkp
       assert.equal(compareCheckpoints(crypto, older, mirror.head!, proof).kind, 'consistent');
     }
   });
+});
+
+test('what opened an entry is erased from the file with the account’s next statement, and with the account', async () => {
+  const file = newPath();
+  const everything = (): Buffer => readFileSync(file);
+  const holds = (bytes: Uint8Array): boolean => everything().includes(bytes);
+  const alice = await withLog(file, async (log) => {
+    await log.register('alice', 'bob');
+    return (await log.store.findStatedAccount({ username: 'alice' }))!;
+  });
+  const first = alice.stated!;
+  assert.ok(holds(first.opening) && holds(first.statement), 'closing has moved everything into the file');
+  const next = { version: 1, revocationsBefore: 0, opening: crypto.random(32), statement: crypto.random(20_000) };
+  const { identityKey } = alice.account;
+  await withLog(file, async ({ store }) => {
+    const [device] = alice.account.devices;
+    const stated = { ...first, ...next };
+    const restated = await store.registerDevice({ identityKey, device: device!, stated, nowMs: Date.now() });
+    assert.equal(restated.kind, 'exists');
+  });
+  assert.ok(holds(next.opening) && !holds(first.opening) && !holds(first.statement.subarray(0, 200)));
+  await withLog(file, ({ store }) => store.deleteAccount({ identityKey, nowMs: Date.now() }));
+  const parts = [0, 5_000, 19_000].map((at) => next.statement.subarray(at, at + 32));
+  for (const gone of [next.opening, ...parts]) assert.ok(!holds(gone));
 });
 
 describe('THREATS 21: an operator who changes the database', () => {

@@ -1,5 +1,5 @@
 /** The hashes of channels (PROTOCOL section 5) with the provider of this runtime; computed inside the writer's transaction. */
-import { logHashGenesis, logHashNext, rosterHash } from '@quicprochat/core';
+import { logHashGenesis, logHashNext, rosterHash } from '@quicprochat/core/channel-hashes';
 import { nodeCrypto } from '@quicprochat/crypto/node';
 import type { Address } from './store.ts';
 

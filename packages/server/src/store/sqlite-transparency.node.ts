@@ -80,6 +80,16 @@ export function createTransparencyWrites(db: Database, reads: ReturnType<typeof 
      ON CONFLICT DO UPDATE SET size = excluded.size, checkpoint = excluded.checkpoint`,
   );
 
+  /** What opens an entry is not left in the file's free space: without it nobody can tell whose the entry was. */
+  function erasing(change: () => void): void {
+    db.pragma('secure_delete = ON');
+    try {
+      change();
+    } finally {
+      db.pragma('secure_delete = OFF');
+    }
+  }
+
   return {
     /** Whether the account is no longer what the statement was checked against. */
     isStale(account: number, stated: StatedEntry | undefined): boolean {
@@ -92,13 +102,13 @@ export function createTransparencyWrites(db: Database, reads: ReturnType<typeof 
     state(account: number, stated: StatedEntry | undefined): void {
       if (stated === undefined) return;
       const { version, entry, history, opening, statement, vrfProof } = stated;
-      putNewest.run(account, version, entry, history, opening, statement, vrfProof);
+      erasing(() => putNewest.run(account, version, entry, history, opening, statement, vrfProof));
       insertQueued.run(account, version, entry);
     },
 
     /** Keeps the entry of the account's end; what opened it and those before is erased. */
     stateEnd(account: number, stated: StatedEntry | undefined): void {
-      deleteNewest.run(account);
+      erasing(() => deleteNewest.run(account));
       if (stated !== undefined) insertQueued.run(account, stated.version, stated.entry);
     },
 
@@ -108,11 +118,14 @@ export function createTransparencyWrites(db: Database, reads: ReturnType<typeof 
       if (present !== batch.size || queued.length !== batch.queued) return { kind: 'conflict' };
       let size = present;
       if (batch.start !== undefined) insertEntry.run(size++, batch.start);
-      for (const [, account, version, entry] of queued) {
-        insertEntry.run(size, entry);
-        setPosition.run(size, account, version);
-        size++;
-      }
+      // A position makes its row longer, so the row moves and leaves its bytes behind.
+      erasing(() => {
+        for (const [, account, version, entry] of queued) {
+          insertEntry.run(size, entry);
+          setPosition.run(size, account, version);
+          size++;
+        }
+      });
       for (const [i, hash] of batch.hashes.entries()) insertHash.run(batch.hashesFrom + i, hash);
       const last = queued.at(-1);
       if (last !== undefined) dequeue.run(last[0]);
