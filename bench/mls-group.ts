@@ -25,7 +25,7 @@ import { nodeCrypto } from '@quicprochat/crypto/node';
 import { freshKemKeyPair, suiteOf } from '../packages/mls/src/cipher-suites.ts';
 import { encodeGroupContext } from '../packages/mls/src/key-schedule.ts';
 import { signLeafNode } from '../packages/mls/src/leaf-node.ts';
-import { parentHash, type TreeEditor, treeHash } from '../packages/mls/src/ratchet-tree.ts';
+import { parentHash, type TreeEditor, TreeHashes, treeHash } from '../packages/mls/src/ratchet-tree.ts';
 import { newSecretTree } from '../packages/mls/src/secret-tree.ts';
 import { directPath, firstLeaf, isLeaf, left, nodeOfLeaf, right, root } from '../packages/mls/src/tree-math.ts';
 
@@ -117,7 +117,7 @@ export class WholeGroup {
     let leafCount = 1;
     while (leafCount < size) leafCount *= 2;
     const blank = <T>(length: number): (T | undefined)[] => Array.from<T | undefined>({ length }).fill(undefined);
-    const tree: TreeEditor = { leaves: blank(leafCount), parents: blank(leafCount - 1), hashes: [] };
+    const tree: TreeEditor = { leaves: blank(leafCount), parents: blank(leafCount - 1), hashes: new TreeHashes() };
     const privateKeys = new Map<number, Uint8Array>();
     const signaturePrivateKeys = new Map<number, Uint8Array>();
     const newKeys = (node: number): KeyPair => {

@@ -3,7 +3,7 @@
  * messages of the current epoch still change (its ratchets) is taken from the state at the moment of merging.
  */
 import type { GroupCore } from './group-state.ts';
-import type { RatchetTree } from './ratchet-tree.ts';
+import { type RatchetTree, TreeHashes } from './ratchet-tree.ts';
 import type { LeafNode, ParentNode } from './types.ts';
 
 export interface PendingCommit {
@@ -55,6 +55,6 @@ export function applyTreeChanges(tree: RatchetTree, changes: TreeChanges): Ratch
   return {
     leaves: apply(tree.leaves, changes.leafCount, changes.leaves),
     parents: apply(tree.parents, changes.leafCount - 1, changes.parents),
-    hashes: [],
+    hashes: new TreeHashes(),
   };
 }

@@ -30,8 +30,51 @@ export interface RatchetTree {
   readonly leaves: readonly (LeafNode | undefined)[];
   /** Node 2i + 1 at i. */
   readonly parents: readonly (ParentNode | undefined)[];
-  /** Tree hashes by node index, as far as they have been computed. */
-  readonly hashes: (Uint8Array | undefined)[];
+  readonly hashes: TreeHashes;
+}
+
+/**
+ * Tree hashes by node index, as far as they have been computed: in one array, since an array of its own for each of
+ * 20,000 nodes costs eight times the hash.
+ */
+export class TreeHashes {
+  #known: Uint8Array;
+  #bytes: Uint8Array;
+
+  constructor(known = EMPTY, bytes = EMPTY) {
+    this.#known = known;
+    this.#bytes = bytes;
+  }
+
+  copy(): TreeHashes {
+    return new TreeHashes(this.#known.slice(), this.#bytes.slice());
+  }
+
+  /** A view, good until the node changes. */
+  get(node: number, length: number): Uint8Array | undefined {
+    return this.#known[node] === 1 ? this.#bytes.subarray(node * length, (node + 1) * length) : undefined;
+  }
+
+  /** @param nodeCount of the whole tree */
+  set(node: number, value: Uint8Array, nodeCount: number): void {
+    if (this.#known.length < nodeCount) {
+      const [known, bytes] = [new Uint8Array(nodeCount), new Uint8Array(nodeCount * value.length)];
+      known.set(this.#known);
+      bytes.set(this.#bytes);
+      [this.#known, this.#bytes] = [known, bytes];
+    }
+    this.#known[node] = 1;
+    this.#bytes.set(value, node * value.length);
+  }
+
+  forget(node: number): void {
+    this.#known[node] = 0;
+  }
+
+  /** Forgets all nodes from this one on. */
+  forgetFrom(node: number): void {
+    this.#known.fill(0, node);
+  }
 }
 
 export interface TreeEditor extends RatchetTree {
@@ -43,11 +86,11 @@ export interface TreeEditor extends RatchetTree {
 export const TREE_LEAVES_MAX = 1 << 16;
 
 export function newTree(leaf: LeafNode): RatchetTree {
-  return { leaves: [leaf], parents: [], hashes: [] };
+  return { leaves: [leaf], parents: [], hashes: new TreeHashes() };
 }
 
 export function editTree(tree: RatchetTree): TreeEditor {
-  return { leaves: tree.leaves.slice(), parents: tree.parents.slice(), hashes: tree.hashes.slice() };
+  return { leaves: tree.leaves.slice(), parents: tree.parents.slice(), hashes: tree.hashes.copy() };
 }
 
 export function leafAt(tree: RatchetTree, leaf: number): LeafNode | undefined {
@@ -133,8 +176,8 @@ export function filteredDirectPath(tree: RatchetTree, leaf: number): PathStep[] 
 // ---- Changing a tree (sections 7.7, 12.1) ---------------------------------------------------------------------------
 
 function forgetHashes(tree: TreeEditor, leaf: number): void {
-  tree.hashes[nodeOfLeaf(leaf)] = undefined;
-  for (const node of treeDirectPath(tree, leaf)) tree.hashes[node] = undefined;
+  tree.hashes.forget(nodeOfLeaf(leaf));
+  for (const node of treeDirectPath(tree, leaf)) tree.hashes.forget(node);
 }
 
 export function setLeaf(tree: TreeEditor, leaf: number, value: LeafNode | undefined): void {
@@ -203,17 +246,18 @@ export function truncate(tree: TreeEditor): void {
   if (count === tree.leaves.length) return;
   tree.leaves.length = count;
   tree.parents.length = count - 1;
-  if (tree.hashes.length > 2 * count - 1) tree.hashes.length = 2 * count - 1;
+  tree.hashes.forgetFrom(2 * count - 1);
 }
 
 // ---- Hashes (sections 7.8, 7.9) -------------------------------------------------------------------------------------
 
 export function treeHash(suite: Suite, tree: RatchetTree): Uint8Array {
-  return subtreeHash(suite, tree, treeRoot(tree));
+  return subtreeHash(suite, tree, treeRoot(tree)).slice();
 }
 
+/** A view of the cache, good until the tree changes. */
 export function subtreeHash(suite: Suite, tree: RatchetTree, node: number): Uint8Array {
-  const known = tree.hashes[node];
+  const known = tree.hashes.get(node, suite.hashLength);
   if (known !== undefined) return known;
   const value = isLeaf(node)
     ? leafHash(suite, leafOfNode(node), leafAt(tree, node >>> 1))
@@ -223,7 +267,7 @@ export function subtreeHash(suite: Suite, tree: RatchetTree, node: number): Uint
         subtreeHash(suite, tree, left(node)),
         subtreeHash(suite, tree, right(node)),
       );
-  tree.hashes[node] = value;
+  tree.hashes.set(node, value, 2 * tree.leaves.length - 1);
   return value;
 }
 
@@ -317,7 +361,7 @@ export function decodeRatchetTree(bytes: Uint8Array): RatchetTree {
   while (2 * count - 1 < nodes.length) count *= 2;
   while (leaves.length < count) leaves.push(undefined);
   while (parents.length < count - 1) parents.push(undefined);
-  return { leaves, parents, hashes: [] };
+  return { leaves, parents, hashes: new TreeHashes() };
 }
 
 export function encodeRatchetTree(tree: RatchetTree): Uint8Array {

@@ -16,7 +16,7 @@ import { MlsStateError, RuleViolation, violated } from './errors.ts';
 import type { CachedProposal, GroupCore, GroupState, GroupStatus, PastEpoch } from './group-state.ts';
 import { encodeGroupContext } from './key-schedule.ts';
 import type { PendingCommit, TreeChanges } from './pending-commit.ts';
-import { type RatchetTree, TREE_LEAVES_MAX } from './ratchet-tree.ts';
+import { type RatchetTree, TREE_LEAVES_MAX, TreeHashes } from './ratchet-tree.ts';
 import {
   type LeafRatchets,
   loadedNode,
@@ -215,7 +215,7 @@ function restoreTree(rows: RowReader, leafCount: number): RatchetTree {
     if (isLeaf(node)) leaves[node >>> 1] = decode(readLeafNode, bytes);
     else parents[node >>> 1] = decode(readParentNode, bytes);
   }
-  return { leaves, parents, hashes: [] };
+  return { leaves, parents, hashes: new TreeHashes() };
 }
 
 function missing(key: string): never {
