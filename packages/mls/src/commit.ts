@@ -17,6 +17,7 @@ import {
   encodePublicMessage,
   sealPrivateMessage,
   signContent,
+  type VerifiedContent,
 } from './framing.ts';
 import {
   type GroupCore,
@@ -408,13 +409,13 @@ export function frame(
 // ---- Processing a commit (section 12.4.2) ---------------------------------------------------------------------------
 
 /**
- * `message` is of the current epoch, decrypted, its signature verified. `committer` is undefined for an external commit,
+ * `message` is of the current epoch. `committer` is undefined for an external commit,
  * which has a path.
  */
 export function applyCommit(
   context: MlsContext,
   state: GroupState,
-  message: AuthenticatedContent,
+  message: VerifiedContent,
   commit: Commit,
   committer: LeafIndex | undefined,
 ): { readonly state: GroupState; readonly effects: CommitEffects } {

@@ -32,6 +32,13 @@ export interface AuthenticatedContent {
   readonly auth: FramedContentAuthData;
 }
 
+declare const verified: unique symbol;
+
+/** A received message whose signature was verified; only `verifyContent` makes one, and nothing acts on any other. */
+export interface VerifiedContent extends AuthenticatedContent {
+  readonly [verified]: true;
+}
+
 /** FramedContentTBS; `groupContext` (encoded) for members and joiners by commit, undefined for proposals from outside. */
 function framedContentTbs(
   wireFormat: WireFormat,
@@ -95,11 +102,12 @@ export function verifyContent(
   message: AuthenticatedContent,
   groupContext: Uint8Array | undefined,
   rule: 'framedSignature' | 'externalSignature' = 'framedSignature',
-): void {
+): VerifiedContent {
   const valid = framedContentTbs(message.wireFormat, message.contentBytes, groupContext).finishInto((tbs) =>
     verifyWithLabel(suite, signatureKey, 'FramedContentTBS', tbs, message.auth.signature),
   );
   demand(valid, rule);
+  return message as VerifiedContent;
 }
 
 /** The reference of a proposal: RefHash over its AuthenticatedContent (section 5.2). */

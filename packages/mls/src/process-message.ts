@@ -17,6 +17,7 @@ import {
   sealPrivateMessage,
   signApplication,
   signContent,
+  type VerifiedContent,
   verifyContent,
 } from './framing.ts';
 import {
@@ -190,12 +191,12 @@ function processPublic(context: MlsContext, state: GroupState, message: PublicMe
   // ValSem004, ValSem007, ValSem008, ValSem010
   const leaf = leafAt(state.tree, leafIndex) ?? violated('senderMember');
   const opened = openPublicMessage(suite, core.secrets.membershipKey, message, core.contextBytes);
-  verifyContent(suite, leaf.signatureKey, opened, core.contextBytes);
+  const verified = verifyContent(suite, leaf.signatureKey, opened, core.contextBytes);
   if (leafIndex === core.ownLeaf) {
     const { contentType } = content.content;
     return { kind: 'own', state, contentType, epoch: content.epoch, generation: undefined };
   }
-  return handle(context, suite, state, opened, leafIndex, leaf, 0);
+  return handle(context, suite, state, verified, leafIndex, leaf, 0);
 }
 
 /** A PublicMessage of someone who is no member: a proposal from outside, or an external commit. */
@@ -214,16 +215,16 @@ function processOutside(
       demand(body.contentType === ContentType.Proposal, 'senderType');
       const senders = externalSenders(state.core.context.extensions);
       const { signatureKey } = senders[sender.senderIndex] ?? violated('senderType', 'no such external sender');
-      verifyContent(suite, signatureKey, message, undefined);
-      return rememberProposal(context, suite, state, message, body.proposal);
+      const verified = verifyContent(suite, signatureKey, message, undefined);
+      return rememberProposal(context, suite, state, verified, body.proposal);
     }
     case 'newMemberProposal': {
       demand(body.contentType === ContentType.Proposal, 'senderType');
       demandExternalJoin(context, state, 'proposal');
       const { proposal } = body;
       if (proposal.kind !== 'add') return violated('externalProposalType');
-      verifyContent(suite, proposal.keyPackage.leafNode.signatureKey, message, undefined);
-      return rememberProposal(context, suite, state, message, proposal);
+      const verified = verifyContent(suite, proposal.keyPackage.leafNode.signatureKey, message, undefined);
+      return rememberProposal(context, suite, state, verified, proposal);
     }
     case 'newMemberCommit': {
       demand(body.contentType === ContentType.Commit, 'senderType');
@@ -232,8 +233,8 @@ function processOutside(
       // ValSem245, ValSem246
       if (commit.path === undefined) return violated('externalPath');
       const { signatureKey } = commit.path.leafNode;
-      verifyContent(suite, signatureKey, message, state.core.contextBytes, 'externalSignature');
-      const applied = applyCommit(context, state, message, commit, undefined);
+      const verified = verifyContent(suite, signatureKey, message, state.core.contextBytes, 'externalSignature');
+      const applied = applyCommit(context, state, verified, commit, undefined);
       return { kind: 'commit', ...applied, authenticatedData: content.authenticatedData.slice() };
     }
   }
@@ -250,7 +251,7 @@ function rememberProposal(
   context: MlsContext,
   suite: Suite,
   state: GroupState,
-  message: AuthenticatedContent,
+  message: VerifiedContent,
   proposal: Proposal,
 ): ProcessOutcome {
   const { sender } = message.content;
@@ -290,9 +291,9 @@ function processPrivate(context: MlsContext, state: GroupState, message: Private
   try {
     // ValSem006, ValSem010, ValSem011
     const opened = openPrivateMessage(suite, message, sender, taken.key);
-    verifyContent(suite, leaf.signatureKey, opened, past?.contextBytes ?? core.contextBytes);
+    const verified = verifyContent(suite, leaf.signatureKey, opened, past?.contextBytes ?? core.contextBytes);
     const advanced = withSecretTree(state, pastIndex, taken.tree);
-    return handle(context, suite, advanced, opened, leafIndex, leaf, generation);
+    return handle(context, suite, advanced, verified, leafIndex, leaf, generation);
   } catch (error) {
     wipeDiscarded(suite.crypto, taken.tree, secretTree);
     throw error;
@@ -323,7 +324,7 @@ function handle(
   context: MlsContext,
   suite: Suite,
   state: GroupState,
-  message: AuthenticatedContent,
+  message: VerifiedContent,
   leafIndex: LeafIndex,
   leaf: LeafNode,
   generation: number,
