@@ -408,10 +408,7 @@ export function frame(
 
 // ---- Processing a commit (section 12.4.2) ---------------------------------------------------------------------------
 
-/**
- * `message` is of the current epoch. `committer` is undefined for an external commit,
- * which has a path.
- */
+/** `message` is of the current epoch. `committer` is undefined for an external commit, which has a path. */
 export function applyCommit(
   context: MlsContext,
   state: GroupState,
