@@ -5,14 +5,23 @@
  *   somebody asked to be added again   whoever may commits Remove and Add, in the same order
  *   the server's roster is wrong       administrators restore it with an empty commit
  *   this device is leaving             it asks again in each epoch
- *   it joined by a last-resort package, sealed very much in one epoch, or its leaf is half over: it commits an update
+ *   it joined by a last-resort package, sealed very much in one epoch, its leaf is half over, or its certificate was
+ *   renewed: it commits an update
  *   it joined a group of eight or more  it commits an update when its turn comes (warm-up.ts)
  *
  * Everything is read off the stored state, so a restart forgets nothing; the order keeps them from all doing it at once.
  */
 import { encodeHex, equal } from '@quicprochat/crypto';
 import { addressesEqual, type DeviceAddress } from '@quicprochat/core';
-import { groupView, type GroupState, member, ownLeafIndex, pendingProposals, roster } from '@quicprochat/mls';
+import {
+  groupView,
+  type GroupState,
+  type LeafNodeChanges,
+  member,
+  ownLeafIndex,
+  pendingProposals,
+  roster,
+} from '@quicprochat/mls';
 import { Status } from '@quicprochat/proto';
 import { methods } from '@quicprochat/transport';
 import { leavingProposals } from './commit/build-commit.ts';
@@ -21,7 +30,8 @@ import { commitWith, proposeLeaving } from './commit/submit-commit.ts';
 import { fetchAddTargets, resolveIdentity } from './contacts.ts';
 import type { Engine } from './engine.ts';
 import { toClientError } from './errors.ts';
-import { addressOf } from './profile/member.ts';
+import { QpcExtensionType } from './profile/channel-extension.ts';
+import { addressOf, certificateExtension } from './profile/member.ts';
 import { channelOf, isAdmin } from './profile/validate-commit.ts';
 import { statusOf } from './server-errors.ts';
 import type { ReceivedRejoinRequest, StoredConversation } from './store/index.ts';
@@ -171,7 +181,8 @@ export class Duties {
     if (admin && isRosterWrong(engine, conversation)) {
       return { duty: { kind: 'restore-roster' }, rank: rankOf(engine, state, () => false) };
     }
-    if (store.settings.get(updateDueKey(channelId)) !== undefined || isOwnLeafHalfOver(engine, state)) {
+    const isDue = store.settings.get(updateDueKey(channelId)) !== undefined;
+    if (isDue || isOwnLeafHalfOver(engine, state) || renewedLeaf(engine, state) !== undefined) {
       return { duty: { kind: 'update' }, rank: 0 };
     }
     const rank = warmUpRankOf(conversation, state);
@@ -202,7 +213,10 @@ export class Duties {
         });
         return;
       case 'update':
-        await commitWith(engine, channelId, async () => ({}));
+        await commitWith(engine, channelId, async (state) => {
+          const leafNode = renewedLeaf(engine, state);
+          return leafNode === undefined ? {} : { leafNode };
+        });
         engine.change((change) => change.store.settings.set(updateDueKey(channelId), undefined));
         return;
       case 'warm-up':
@@ -269,6 +283,21 @@ function isOwnLeafHalfOver(engine: Engine, state: GroupState): boolean {
   if (source?.kind !== 'keyPackage') return false;
   const { notBefore, notAfter } = source.lifetime;
   return BigInt(engine.nowSecs()) >= (notBefore + notAfter) / 2n;
+}
+
+/** How our leaf has to change so that it carries our certificate; undefined when it does. */
+function renewedLeaf(engine: Engine, state: GroupState): LeafNodeChanges | undefined {
+  const extensions = member(state, ownLeafIndex(state))?.extensions;
+  const { certificate } = engine.self;
+  const carried = extensions && certificateExtension(extensions);
+  if (extensions === undefined || carried === undefined || equal(carried, certificate)) return undefined;
+  return {
+    extensions: extensions.map((extension) =>
+      extension.extensionType === QpcExtensionType.DeviceCertificate
+        ? { ...extension, extensionData: certificate }
+        : extension,
+    ),
+  };
 }
 
 function warmUpRankOf(conversation: StoredConversation, state: GroupState): number | undefined {

@@ -24,6 +24,7 @@ import { audit } from './key-transparency/audit.ts';
 import { Transparency } from './key-transparency/transparency.ts';
 import { openDirect } from './open-direct.ts';
 import { publishKeys } from './publish-keys.ts';
+import { renewCertificate } from './renew-certificate.ts';
 import { isLogLonger, requestRejoin, sendUnsentRequests } from './rejoin.ts';
 import { sendContent, sendText } from './send-message.ts';
 import { type Dialer, ServerConnection } from './server-connection.ts';
@@ -53,6 +54,8 @@ import { unpauseSending } from './watch-server.ts';
 const SYNC_TIMEOUT_MS = 30_000;
 /** A device that was away for a month may have much to read. */
 const CATCH_UP_TIMEOUT_MS = 30 * 60_000;
+/** How often a client that stays connected looks whether its keys have to be renewed. */
+const PUBLISH_EVERY_MS = 86_400_000;
 const FLUSH_TIMEOUT_MS = 30_000;
 const HISTORY_DEFAULT = 50;
 const LIST_DEFAULT = 1_000;
@@ -76,6 +79,7 @@ class ClientEngine implements Client {
   readonly #outbox: OutboxDelivery;
   readonly #duties: Duties;
   readonly #checks: MemberChecks;
+  #callOffPublish = (): void => {};
   /** Since the last `sync`. */
   #received = { messages: 0, joined: 0 };
 
@@ -488,7 +492,17 @@ class ClientEngine implements Client {
   }
 
   async #publish(): Promise<void> {
-    if (this.#engine.server.state === 'online' && this.#engine.hasSession) await publishKeys(this.#engine);
+    const engine = this.#engine;
+    if (engine.server.state !== 'online' || !engine.hasSession) return;
+    this.#callOffPublish();
+    this.#callOffPublish = engine.later(() => this.#background(() => this.#publish()), PUBLISH_EVERY_MS);
+    // What stands in the way of a new certificate must not keep the other keys from being renewed.
+    const renewed = await renewCertificate(engine).catch((error: unknown) => {
+      engine.ports.log.debug('the certificate was not renewed', { reason: toClientError(error).code });
+      return false;
+    });
+    // KeyPackages carry the certificate.
+    await publishKeys(engine, { all: renewed });
   }
 
   /** Nothing left to do that follows from what was received, apart from what others have to do. */

@@ -37,18 +37,19 @@ export function signFirstStatement(engine: Engine, account: StoredAccount): Uint
 }
 
 /**
- * The next statement of this account; empty where the server keeps no log.
+ * The next statement of this account; empty where the server keeps no log, or when nothing changes.
  * @param next what the account is after the change, from what it is now
  * @throws ClientError `not-manager`; what stands in the way of verifying the newest one
  */
 export async function signNextStatement(
   engine: Engine,
-  next: (now: AccountKeys) => AccountKeys | 'deleted',
+  next: (now: AccountKeys) => AccountKeys | 'deleted' | 'unchanged',
 ): Promise<Uint8Array> {
   const account = engine.self;
   requireIdentityKey(account);
   const { logged, keys } = await resolveSelf(engine);
-  if (logged === undefined) return EMPTY;
+  const after = next(keys);
+  if (logged === undefined || after === 'unchanged') return EMPTY;
   const { origin, username, identityKey } = account;
   const head = {
     origin,
@@ -57,7 +58,6 @@ export async function signNextStatement(
     version: logged.version + 1,
     history: nextHistory(engine.crypto, logged.statement.history, logged.entry.commitment),
   };
-  const after = next(keys);
   return sign(engine, account, after === 'deleted' ? { ...head, kind: after } : { ...head, kind: 'keys', ...after });
 }
 

@@ -66,6 +66,7 @@ export function sameIdentity(a: DeviceAddress, b: DeviceAddress): boolean {
   return equal(a.identityKey, b.identityKey);
 }
 
-function certificateExtension(extensions: readonly Extension[]): Uint8Array | undefined {
+/** The device certificate that a leaf carries, not verified. */
+export function certificateExtension(extensions: readonly Extension[]): Uint8Array | undefined {
   return findExtension(extensions, QpcExtensionType.DeviceCertificate);
 }
