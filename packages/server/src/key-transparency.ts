@@ -64,6 +64,8 @@ export interface ResolvedAccount extends StatedAccount {
 
 const BATCH_EVERY_MS = 1_000;
 const BATCH_ENTRIES_MAX = 500;
+/** A quarter of a megabyte. */
+const RECENT_ENTRIES = 1_000;
 const DAY_MS = 86_400_000;
 /** An account that changes again and again while it is resolved. */
 const RESOLVE_ROUNDS_MAX = 5;
@@ -80,6 +82,8 @@ export class KeyTransparency {
   readonly #parts: KeyTransparencyParts;
   #head: Head;
   #frontier: Frontier;
+  /** The newest entries, as many as are kept. */
+  #recent: readonly Uint8Array[] = [];
   #timer: unknown;
   #appendedAt = -Infinity;
   #running: Promise<void> | undefined;
@@ -208,6 +212,18 @@ export class KeyTransparency {
     throw new StoreError('unavailable', 'The account changes all the time: try again.');
   }
 
+  /**
+   * Entries from `start` to, not including, `end`, which is at most the size. Those of late come from memory, where
+   * nearly everyone who follows the log finds what is new.
+   */
+  async readEntries(start: number, end: number): Promise<Uint8Array[]> {
+    const inMemory = this.#head.size - this.#recent.length;
+    if (start >= inMemory) return this.#recent.slice(start - inMemory, end - inMemory);
+    const entries = await this.#parts.store.readLogEntries({ start, limit: end - start });
+    if (entries.length < end - start) throw new StoreError('corrupt', 'The log in the database lacks entries.');
+    return entries;
+  }
+
   /** 1 ≤ first ≤ second ≤ size. */
   proveConsistency(first: number, second: number): Promise<Uint8Array[]> {
     return this.#prove(planConsistencyProof(first, second));
@@ -262,6 +278,8 @@ export class KeyTransparency {
     if (outcome.kind === 'conflict') throw new StoreError('internal', 'Somebody else appends to the log.');
     this.#head = { size: frontier.size, checkpoint };
     this.#frontier = frontier;
+    const copies = queued.map((entry) => entry.slice());
+    this.#recent = [...this.#recent, ...copies].slice(-RECENT_ENTRIES);
   }
 
   #today(): number {

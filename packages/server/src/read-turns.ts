@@ -14,8 +14,12 @@ export class ReadTurns {
    * Reads once the device's reads before this one are over.
    * @param read what it was asked for may be moot by the time it runs: look before asking the store
    */
-  async take<T>(address: Address, read: () => Promise<T>): Promise<T> {
-    const key = encodeHex(encodeAddress(address));
+  take<T>(address: Address, read: () => Promise<T>): Promise<T> {
+    return this.takeAs(encodeHex(encodeAddress(address)), read);
+  }
+
+  /** The same for whoever `key` stands for: a network address, where nobody has said who they are. */
+  async takeAs<T>(key: string, read: () => Promise<T>): Promise<T> {
     const before = this.#last.get(key);
     const mine = before === undefined ? read() : before.then(read);
     const over = mine.catch(() => {});

@@ -1,4 +1,5 @@
-import { methods } from '@quicprochat/transport';
+import { Status } from '@quicprochat/proto';
+import { methods, RpcError } from '@quicprochat/transport';
 import { safeInteger } from '../../checks.ts';
 import { handler } from '../../handler.ts';
 import { networkOf } from '../../rate-limits.ts';
@@ -9,13 +10,17 @@ const ENTRIES_MAX = 2_000;
 /** Entries from a position on, and a checkpoint that covers them; none at the end of the log. */
 export const auditKeyTransparency = handler(
   methods.keys.auditKeyTransparency,
-  async ({ server, connection }, request) => {
+  ({ server, connection, signal }, request) => {
     const start = safeInteger(request.start, 'the start');
-    server.rates.take('logReads', networkOf(connection));
-    // Entries beyond this checkpoint may be on disk already; they come with the next one.
-    const { checkpoint, size } = server.keyTransparency;
-    const wanted = request.limit === 0 ? ENTRIES_MAX : Math.min(request.limit, ENTRIES_MAX);
-    const limit = Math.min(wanted, Math.max(0, size - start));
-    return { entries: limit === 0 ? [] : await server.store.readLogEntries({ start, limit }), checkpoint };
+    const network = networkOf(connection);
+    server.rates.take('logReads', network);
+    const limit = request.limit === 0 ? ENTRIES_MAX : Math.min(request.limit, ENTRIES_MAX);
+    return server.readTurns.takeAs(`log ${network}`, async () => {
+      if (signal().aborted) throw new RpcError(Status.CANCELLED, 'nobody waits for this any more');
+      // Entries beyond this checkpoint may be on disk already; they come with the next one.
+      const { checkpoint, size } = server.keyTransparency;
+      const end = Math.min(start + limit, size);
+      return { entries: start < end ? await server.keyTransparency.readEntries(start, end) : [], checkpoint };
+    });
   },
 );

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { compareCheckpoints, LogMirror, openCheckpoint, verifyResolve } from '@quicprochat/core';
 import type { Checkpoint, PinnedLog, ResolvedAccount } from '@quicprochat/core';
+import { encodeHex } from '@quicprochat/crypto';
 import { nodeCrypto as crypto } from '@quicprochat/crypto/node';
 import { Status } from '@quicprochat/proto';
 import type { Account } from '@quicprochat/proto';
@@ -125,6 +126,23 @@ describe('reading the log', () => {
     assert.equal((await a.call(keys.auditKeyTransparency, { start: 1n << 40n })).entries.length, 0);
     const far = a.call(keys.auditKeyTransparency, { start: 1n << 60n });
     assert.equal((await refusal(far)).status, Status.INVALID_ARGUMENT);
+  });
+
+  test('what is new comes from memory, what is old from the store, and both are the log', async () => {
+    const before = await treeHead();
+    await world.register('erin');
+    await resolveUser('erin');
+    const size = (await treeHead()).size;
+    assert.equal(size, before.size + 1);
+    const [onDisk, inMemory] = await Promise.all([
+      world.store.readLogEntries({ start: 0, limit: size }),
+      world.keyTransparency.readEntries(0, size),
+    ]);
+    assert.deepEqual(inMemory.map(encodeHex), onDisk.map(encodeHex));
+    for (let start = 0; start < size; start++) {
+      const { entries } = await a.call(keys.auditKeyTransparency, { start: BigInt(start), limit: 2 });
+      assert.deepEqual(entries.map(encodeHex), onDisk.slice(start, start + 2).map(encodeHex), String(start));
+    }
   });
 
   test('a later checkpoint continues every earlier one, by proof', async () => {
