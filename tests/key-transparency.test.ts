@@ -73,7 +73,8 @@ function withDatabase<T>(work: (db: BetterSqlite3.Database) => T): T {
 async function copyOfServer(name: string): Promise<string> {
   const folder = path.join(world.folder, name);
   await mkdir(folder);
-  await cp(world.dataDir, folder, { recursive: true, filter: (source) => !path.basename(source).startsWith('qpc.db') });
+  const isCopied = (source: string): boolean => !/^(?:qpc\.db.*|.*\.sock)$/.test(path.basename(source));
+  await cp(world.dataDir, folder, { recursive: true, filter: isCopied });
   withDatabase((db) => db.prepare('VACUUM INTO ?').run(path.join(folder, 'qpc.db')));
   return folder;
 }
