@@ -2,6 +2,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
+import { SETTINGS } from '@quicprochat/server';
 
 const MAIN = path.join(import.meta.dirname, '../apps/qpc-server/src/main.ts');
 
@@ -81,6 +82,11 @@ export class ServerProcess {
     await this.exited;
   }
 }
+
+/** No limits on how often, so that tests may do in a second what people do in a day. */
+export const UNLIMITED: Readonly<Record<string, number>> = Object.fromEntries(
+  SETTINGS.filter((each) => each.path.startsWith('rates.')).map((each) => [each.path, 0]),
+);
 
 /** Settings by their path as the program's flags: `limits.inboxBytes` is `--limits-inbox-bytes`. */
 export function flagsFor(settings: Readonly<Record<string, unknown>>): string[] {

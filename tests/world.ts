@@ -18,7 +18,7 @@ import { SUITE_DEFAULT } from '../packages/client/src/profile/suites.ts';
 import type { Dialer } from '../packages/client/src/server-connection.ts';
 import { openProfile } from '../packages/client/src/store/profile.node.ts';
 import type { Store } from '../packages/client/src/store/index.ts';
-import { flagsFor, ServerProcess } from './server-process.ts';
+import { flagsFor, ServerProcess, UNLIMITED } from './server-process.ts';
 
 export interface WorldOptions {
   /** Settings of the server by their path, for example `limits.inboxEnvelopes`. */
@@ -32,14 +32,6 @@ export interface WorldOptions {
   /** Done when the folder is there and before the server starts for the first time. */
   readonly beforeStart?: (world: World) => Promise<void>;
 }
-
-/** No limits on how often, so that tests may do in a second what people do in a day. */
-const NO_RATES = Object.fromEntries(
-  ['registrations', 'passwords', 'resumes', 'resolves', 'commits', 'keyPackagesOfOne', 'keyPackages'].map((name) => [
-    `rates.${name}`,
-    0,
-  ]),
-);
 
 export class World {
   readonly folder: string;
@@ -87,7 +79,7 @@ export class World {
   /** Starts the server, on the port it had before if it had one. */
   async startServer(): Promise<void> {
     const flags = {
-      ...NO_RATES,
+      ...UNLIMITED,
       dataDir: this.dataDir,
       listen: `127.0.0.1:${this.#port}`,
       logLevel: 'error',

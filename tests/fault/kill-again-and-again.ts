@@ -38,24 +38,6 @@ const PASSWORD = 'a password for nobody';
 const MS_PER_KILL = 20_000;
 const MS_BESIDES = 120_000;
 
-const UNLIMITED = Object.fromEntries(
-  [
-    'registrations',
-    'passwords',
-    'resumes',
-    'resolves',
-    'channels',
-    'commits',
-    'commitKib',
-    'keyPackagesOfOne',
-    'keyPackages',
-    'keyPackageUploads',
-    'hints',
-    'logReads',
-    'statements',
-  ].map((name) => [`rates.${name}`, 0]),
-);
-
 class LiveSite implements Site {
   readonly origin = ORIGIN;
   readonly trustAnchor: Uint8Array;
@@ -105,7 +87,6 @@ export async function killAgainAndAgain({ kills, seed, people: withPeople, say }
   const administrator = newPerson(ORIGIN, 'administrator');
   const isEncrypted = moments.below(2) === 0;
   const settings: Record<string, unknown> = {
-    ...UNLIMITED,
     origin: ORIGIN,
     metricsListen: 'off',
     logLevel: 'warn',

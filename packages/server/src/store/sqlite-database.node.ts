@@ -162,6 +162,11 @@ const MESSAGES: Partial<Record<StoreErrorKind, string>> = {
   internal: 'The store failed on an operation.',
 };
 
+/** For what SQLite reads without complaint, and cannot be. */
+export function damaged(): StoreError {
+  return new StoreError('corrupt', MESSAGES.corrupt!);
+}
+
 /** SQLite's message may quote schema but never values; ours replaces it all the same. */
 export function translated(error: unknown): StoreError {
   if (error instanceof StoreError) return error;

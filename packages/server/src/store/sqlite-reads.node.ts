@@ -2,7 +2,7 @@
  * The store's reads on one SQLite connection, each a consistent snapshot. They run in the reader's thread; the writer
  * runs the same ones inside its transactions.
  */
-import type { Database } from './sqlite-database.node.ts';
+import { damaged, type Database } from './sqlite-database.node.ts';
 import type {
   Account,
   AccountSummary,
@@ -537,6 +537,13 @@ function toDevice(row: DeviceRow): Device {
 function toInboxRow(columns: InboxRowColumns): InboxRow {
   const [seq, data, channel, messageId, acceptedAtMs, wrap, position, logHash, rosterHash, renewal, renewalWrap] =
     columns;
+  // STRICT tables hold this for what was written. A database that is not encrypted has no checksums, so what a damaged
+  // page says is believed otherwise.
+  const isWhole =
+    isBlob(data) && isBlob(channel) && isBlob(messageId) && Number.isSafeInteger(acceptedAtMs) && acceptedAtMs >= 0;
+  const isEntry = position === null || (isBlob(logHash) && isBlob(rosterHash) && position >= 0);
+  const isOptional = [wrap, renewal, renewalWrap].every((each) => each === null || isBlob(each));
+  if (!isWhole || !isEntry || !isOptional) throw damaged();
   return {
     seq,
     data,
@@ -547,6 +554,10 @@ function toInboxRow(columns: InboxRowColumns): InboxRow {
     entry: position === null ? undefined : { position, logHash: logHash!, rosterHash: rosterHash! },
     pqRenewal: renewal === null ? undefined : { envelope: renewal, wrap: renewalWrap ?? undefined },
   };
+}
+
+function isBlob(value: unknown): value is Uint8Array {
+  return value instanceof Uint8Array;
 }
 
 function inboxRowBytes(row: InboxRow): number {
