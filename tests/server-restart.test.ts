@@ -57,7 +57,7 @@ test('a server that starts anew under the same address but with another identity
 });
 
 test('THREATS 35: one full inbox: the others and the commits go on; who was away learns what is missing', async () => {
-  await using world = await World.start({ settings: { 'limits.inboxEnvelopes': 5 } });
+  await using world = await World.start({ ownProcess: true, settings: { 'limits.inboxEnvelopes': 5 } });
   const [alice, bob, carol] = await world.people('alice', 'bob', 'carol');
   const { id } = await alice.client.createGroup('busy');
   await alice.client.invite(id, ['bob', 'carol']);
