@@ -12,11 +12,10 @@ import http from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { Status } from '@quicprochat/proto';
 import { statusName } from '@quicprochat/transport';
-import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from 'prom-client';
+import { Counter, Gauge, Registry, collectDefaultMetrics } from 'prom-client';
+import { LatencyHistogram } from './latency-histogram.ts';
 import type { Observer } from './observer.ts';
 import type { Store } from './store/store.ts';
-
-const LATENCY_SECS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60];
 
 /** What is asked when somebody looks. */
 export interface MetricsSource {
@@ -49,23 +48,7 @@ export function createMetrics({ store, server, certificate }: MetricsSource): Me
     ['OpaqueLoginFinish', counter('auth_login_success_total', 'Password logins that succeeded')],
   ]);
   const loginFailures = counter('auth_login_failure_total', 'Password logins that were refused');
-  const durations = new Histogram({
-    name: 'rpc_duration_seconds',
-    help: 'From the request to its answer',
-    labelNames: ['method', 'status'],
-    buckets: LATENCY_SECS,
-    registers,
-  });
-  // The library's own lookup by labels costs more than the rest of an observation.
-  const durationsOf = new Map<string | undefined, Map<number, { observe(seconds: number): void }>>();
-  const durationOf = (method: string | undefined, status: number): { observe(seconds: number): void } => {
-    const ofStatus = durationsOf.get(method) ?? new Map<number, { observe(seconds: number): void }>();
-    durationsOf.set(method, ofStatus);
-    const found =
-      ofStatus.get(status) ?? durations.labels({ method: shortName(method) ?? 'unknown', status: statusName(status) });
-    ofStatus.set(status, found);
-    return found;
-  };
+  const durations = new LatencyHistogram('rpc_duration_seconds', 'From the request to its answer');
   const gauge = (name: string, help: string, value: () => Promise<number> | number) =>
     new Gauge({
       name,
@@ -87,9 +70,9 @@ export function createMetrics({ store, server, certificate }: MetricsSource): Me
 
   return {
     answered: (method, status, durationMs) => {
-      durationOf(method, status).observe(durationMs / 1000);
+      const name = method?.slice(method.lastIndexOf('/') + 1);
+      durations.observe(name ?? 'unknown', statusName(status), durationMs / 1000);
       if (status === Status.RATE_LIMITED) rateLimited.inc();
-      const name = shortName(method);
       if (name === undefined) return;
       if (status === Status.OK_UNSPECIFIED) ofMethod.get(name)?.inc();
       else if (name === 'OpaqueLoginFinish') loginFailures.inc();
@@ -98,7 +81,7 @@ export function createMetrics({ store, server, certificate }: MetricsSource): Me
       enqueues.inc();
       enqueuedBytes.inc(bytes);
     },
-    exposition: () => registry.metrics(),
+    exposition: async () => `${await registry.metrics()}${durations.exposition()}`,
     contentType: registry.contentType,
     isReady: async () => {
       if (server() === undefined) return false;
@@ -109,11 +92,6 @@ export function createMetrics({ store, server, certificate }: MetricsSource): Me
       }
     },
   };
-}
-
-/** Without its service. */
-function shortName(method: string | undefined): string | undefined {
-  return method?.slice(method.lastIndexOf('/') + 1);
 }
 
 export interface MetricsListener {
