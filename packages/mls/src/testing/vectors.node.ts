@@ -1,7 +1,8 @@
 /** The public vectors of RFC 9420 (mlswg/mls-implementations), under tests/vectors/mls. */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
-import { decodeHex, encodeHex } from '@quicprochat/crypto';
+import { type CryptoProvider, decodeHex, encodeHex } from '@quicprochat/crypto';
+import { nobleCrypto } from '@quicprochat/crypto/noble';
 import { nodeCrypto } from '@quicprochat/crypto/node';
 import { findSuite, type Suite } from '../cipher-suites.ts';
 
@@ -14,10 +15,16 @@ export interface SuiteCase {
   readonly cipher_suite: number;
 }
 
+/** Vectors that take seconds on noble are left to node:crypto; that both agree, other tests show. */
+export const providers: readonly CryptoProvider[] = [nodeCrypto, nobleCrypto];
+
 /** The cases of the suites we have, each with its suite. */
-export function suiteCases<T extends SuiteCase>(cases: readonly T[]): { suite: Suite; vector: T }[] {
+export function suiteCases<T extends SuiteCase>(
+  cases: readonly T[],
+  crypto: CryptoProvider = nodeCrypto,
+): { suite: Suite; vector: T }[] {
   return cases.flatMap((vector) => {
-    const suite = findSuite(nodeCrypto, vector.cipher_suite);
+    const suite = findSuite(crypto, vector.cipher_suite);
     return suite === undefined ? [] : [{ suite, vector }];
   });
 }

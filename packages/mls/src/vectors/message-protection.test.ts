@@ -15,7 +15,7 @@ import { defaultConfig } from '../group-state.ts';
 import { encodeGroupContext } from '../key-schedule.ts';
 import { newSecretTree, takeKey } from '../secret-tree.ts';
 import { type Content, readCommit, readMlsMessage, readProposal, writeContent } from '../structures.ts';
-import { assertHex, loadVectors, suiteCases, unhex, unhexPrivateKey } from '../testing/vectors.node.ts';
+import { assertHex, loadVectors, providers, suiteCases, unhex, unhexPrivateKey } from '../testing/vectors.node.ts';
 import { ContentType, type LeafIndex, WireFormat } from '../types.ts';
 
 interface Vector {
@@ -102,35 +102,37 @@ function encodeContent(content: Content): Uint8Array {
   return writer.finish();
 }
 
-test('message-protection (RFC 9420 section 6)', () => {
-  const cases = suiteCases(loadVectors<Vector>('message-protection'));
-  assert.equal(cases.length, 5);
-  for (const { suite, vector } of cases) {
-    const groupContext = encodeGroupContext({
-      version: 1,
-      cipherSuite: suite.id,
-      groupId: unhex(vector.group_id),
-      epoch: BigInt(vector.epoch),
-      treeHash: unhex(vector.tree_hash),
-      confirmedTranscriptHash: unhex(vector.confirmed_transcript_hash),
-      extensions: [],
-    });
-    const keys = { suite, groupContext, vector };
-    const proposal: Content = { contentType: 2, proposal: decode(readProposal, unhex(vector.proposal)) };
-    const commit: Content = { contentType: 3, commit: decode(readCommit, unhex(vector.commit)) };
-    const application: Content = { contentType: 1, applicationData: unhex(vector.application) };
-    for (const [content, messages] of [
-      [proposal, [vector.proposal_priv, vector.proposal_pub]],
-      [commit, [vector.commit_priv, vector.commit_pub]],
-      [application, [vector.application_priv]],
-    ] as const) {
-      for (const hex of messages) assert.deepEqual(unprotect(keys, unhex(hex)), content);
-      const own = protect(keys, content, WireFormat.PrivateMessage);
-      assert.deepEqual(unprotect(keys, own), content);
-      if (content.contentType === ContentType.Application) continue;
-      assert.deepEqual(unprotect(keys, protect(keys, content, WireFormat.PublicMessage)), content);
+for (const crypto of providers) {
+  test(`message-protection (RFC 9420 section 6) on ${crypto.name}`, () => {
+    const cases = suiteCases(loadVectors<Vector>('message-protection'), crypto);
+    assert.equal(cases.length, 5);
+    for (const { suite, vector } of cases) {
+      const groupContext = encodeGroupContext({
+        version: 1,
+        cipherSuite: suite.id,
+        groupId: unhex(vector.group_id),
+        epoch: BigInt(vector.epoch),
+        treeHash: unhex(vector.tree_hash),
+        confirmedTranscriptHash: unhex(vector.confirmed_transcript_hash),
+        extensions: [],
+      });
+      const keys = { suite, groupContext, vector };
+      const proposal: Content = { contentType: 2, proposal: decode(readProposal, unhex(vector.proposal)) };
+      const commit: Content = { contentType: 3, commit: decode(readCommit, unhex(vector.commit)) };
+      const application: Content = { contentType: 1, applicationData: unhex(vector.application) };
+      for (const [content, messages] of [
+        [proposal, [vector.proposal_priv, vector.proposal_pub]],
+        [commit, [vector.commit_priv, vector.commit_pub]],
+        [application, [vector.application_priv]],
+      ] as const) {
+        for (const hex of messages) assert.deepEqual(unprotect(keys, unhex(hex)), content);
+        const own = protect(keys, content, WireFormat.PrivateMessage);
+        assert.deepEqual(unprotect(keys, own), content);
+        if (content.contentType === ContentType.Application) continue;
+        assert.deepEqual(unprotect(keys, protect(keys, content, WireFormat.PublicMessage)), content);
+      }
+      assertHex(encodeContent(proposal), vector.proposal);
+      assertHex(encodeContent(commit), vector.commit);
     }
-    assertHex(encodeContent(proposal), vector.proposal);
-    assertHex(encodeContent(commit), vector.commit);
-  }
-});
+  });
+}
