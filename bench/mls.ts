@@ -182,12 +182,14 @@ async function* stored(
     value: rates.send,
     unit: 'messages/s',
     baseline: { name: 'its primitives', value: rates.bareSend },
+    target: { of: 'ratio', atLeast: 0.6 },
   });
   yield figure({
     name: 'receive, rows and wiping, 1,000 members',
     value: rates.receive,
     unit: 'messages/s',
     baseline: { name: 'its primitives', value: rates.bareReceive },
+    target: { of: 'ratio', atLeast: 0.6 },
   });
 }
 

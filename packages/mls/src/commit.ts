@@ -45,7 +45,7 @@ import {
 import {
   askForMember,
   checkGroupExtensions,
-  checkLeafForm,
+  checkOwnLeaf,
   checkLeafNode,
   checkLifetime,
   completeCapabilities,
@@ -342,7 +342,7 @@ export function makePath(
     encryptionKey: encryptionKeys.publicKey,
     source: { kind: 'commit', parentHash },
   });
-  checkLeafForm(suite, leafNode, 'commit');
+  checkOwnLeaf(suite, leafNode, 'commit');
   const sameKey = findSignatureKey(tree, [leafNode.signatureKey], new Set([leafIndex]));
   demand(sameKey === undefined, 'pathLeafKeyUnique');
   setLeaf(tree, leafIndex, leafNode);

@@ -14,7 +14,7 @@ import {
 } from './key-schedule.ts';
 import {
   checkGroupExtensions,
-  checkLeafForm,
+  checkOwnLeaf,
   completeCapabilities,
   defaultLifetime,
   meets,
@@ -57,7 +57,7 @@ export function createGroup(context: MlsContext, parameters: CreateGroupParamete
     source: { kind: 'keyPackage', lifetime: parameters.lifetime ?? defaultLifetime(context.now) },
     extensions: leafExtensions,
   });
-  usable(() => checkLeafForm(suite, leafNode, 'keyPackage'));
+  usable(() => checkOwnLeaf(suite, leafNode, 'keyPackage'));
   if (!meets(leafNode.capabilities, requirements(extensions))) {
     throw new MlsUsageError('the creator lacks capabilities the group requires');
   }

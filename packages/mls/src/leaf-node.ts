@@ -170,7 +170,18 @@ export interface LeafPlace {
 
 export function checkLeafNode(suite: Suite, leaf: LeafNode, place: LeafPlace): void {
   checkLeafForm(suite, leaf, place.source);
-  demand(isLeafSignatureValid(suite, leaf, place), 'leafSignature');
+  checkLeafSignature(suite, leaf, place);
+}
+
+/** A signature that is valid shows that its key is; only where it is not does it matter which of them is wrong. */
+function checkLeafSignature(suite: Suite, leaf: LeafNode, place: Pick<LeafPlace, 'groupId' | 'leafIndex'>): void {
+  if (isLeafSignatureValid(suite, leaf, place)) return;
+  checkSignatureKey(suite, leaf);
+  violated('leafSignature');
+}
+
+function checkSignatureKey(suite: Suite, leaf: LeafNode): void {
+  demand(suite.signature.isPublicKey(leaf.signatureKey), 'leafKeysValid', 'signature_key');
 }
 
 export function isLeafSignatureValid(
@@ -182,11 +193,16 @@ export function isLeafSignatureValid(
   return verifyWithLabel(suite, leaf.signatureKey, 'LeafNodeTBS', tbs, leaf.signature);
 }
 
-/** All of a leaf but its signature. */
-export function checkLeafForm(suite: Suite, leaf: LeafNode, source: LeafPlace['source']): void {
+/** All of a leaf of one's own, which one signs oneself. */
+export function checkOwnLeaf(suite: Suite, leaf: LeafNode, source: LeafPlace['source']): void {
+  checkLeafForm(suite, leaf, source);
+  checkSignatureKey(suite, leaf);
+}
+
+/** All of a leaf but its signature and the key of that. */
+function checkLeafForm(suite: Suite, leaf: LeafNode, source: LeafPlace['source']): void {
   demand(source === undefined || leaf.source.kind === source, 'leafSource');
   demand(suite.kem.isPublicKey(leaf.encryptionKey), 'leafKeysValid', 'encryption_key');
-  demand(suite.signature.isPublicKey(leaf.signatureKey), 'leafKeysValid', 'signature_key');
   const { capabilities } = leaf;
   demand(
     capabilities.versions.includes(ProtocolVersion.Mls10) && capabilities.cipherSuites.includes(suite.id),
@@ -258,7 +274,7 @@ export function checkKeyPackage(suite: Suite, keyPackage: KeyPackage): VerifiedK
   if (isVerified(keyPackage)) return keyPackage;
   checkKeyPackageForm(suite, keyPackage);
   const { leafNode } = keyPackage;
-  demand(isLeafSignatureValid(suite, leafNode, { groupId: EMPTY, leafIndex: 0 }), 'leafSignature');
+  checkLeafSignature(suite, leafNode, { groupId: EMPTY, leafIndex: 0 });
   const tbs = encode(writeUnsignedKeyPackage, keyPackage);
   demand(
     verifyWithLabel(suite, leafNode.signatureKey, 'KeyPackageTBS', tbs, keyPackage.signature),
