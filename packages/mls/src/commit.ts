@@ -139,82 +139,100 @@ export function makeCommit(
     parameters.leafNode !== undefined ||
     (parameters.path ?? evaluation.reInit === undefined);
 
-  const current = leafAt(evaluation.tree, ownLeaf)!;
-  const path = withPath
-    ? makePath(context, suite, evaluation, {
-        leafIndex: ownLeaf,
-        groupId: core.context.groupId,
-        signaturePrivateKey: parameters.leafNode?.signatureKeyPair?.privateKey ?? core.signaturePrivateKey,
-        leaf: changedLeaf(current, parameters.leafNode),
-        reason: 'commit',
-      })
-    : undefined;
-  const provisional = provisionalContext(suite, core.context, evaluation);
-  const updatePath = path && sealPath(suite, evaluation, path, provisional);
-  const commit: Commit = {
-    proposals: proposals.map(({ proposal, cached }) =>
-      cached === undefined ? { kind: 'proposal', proposal } : { kind: 'reference', reference: cached.ref },
-    ),
-    path: updatePath,
-  };
-  const authenticatedData = parameters.authenticatedData ?? EMPTY;
-  askForCommit(context, state, provisional, evaluation, proposals, ownLeaf, false, authenticatedData);
+  return wipedOnRefusal(suite.crypto, (derived) => {
+    const current = leafAt(evaluation.tree, ownLeaf)!;
+    const path = withPath
+      ? makePath(
+          context,
+          suite,
+          evaluation,
+          {
+            leafIndex: ownLeaf,
+            groupId: core.context.groupId,
+            signaturePrivateKey: parameters.leafNode?.signatureKeyPair?.privateKey ?? core.signaturePrivateKey,
+            leaf: changedLeaf(current, parameters.leafNode),
+            reason: 'commit',
+          },
+          derived,
+        )
+      : undefined;
+    const provisional = provisionalContext(suite, core.context, evaluation);
+    const updatePath = path && sealPath(suite, evaluation, path, provisional);
+    const commit: Commit = {
+      proposals: proposals.map(({ proposal, cached }) =>
+        cached === undefined ? { kind: 'proposal', proposal } : { kind: 'reference', reference: cached.ref },
+      ),
+      path: updatePath,
+    };
+    const authenticatedData = parameters.authenticatedData ?? EMPTY;
+    askForCommit(context, state, provisional, evaluation, proposals, ownLeaf, false, authenticatedData);
 
-  const wireFormat = parameters.wireFormat === 'public' ? WireFormat.PublicMessage : WireFormat.PrivateMessage;
-  const signed = signContent(
-    suite,
-    core.signaturePrivateKey,
-    wireFormat,
-    memberContent(core, authenticatedData, { contentType: ContentType.Commit, commit }),
-    core.contextBytes,
-  );
-  const commitSecret = path?.secrets.commitSecret ?? new Uint8Array(suite.hashLength);
-  const { initSecret } = core.secrets;
-  const next = nextEpoch(suite, core, initSecret, provisional, commitSecret, evaluation.psks, signed, signed.signature);
-  const message = { ...signed, auth: { signature: signed.signature, confirmationTag: next.confirmationTag } };
-  const framed = frame(context, suite, state, message, parameters);
+    const wireFormat = parameters.wireFormat === 'public' ? WireFormat.PublicMessage : WireFormat.PrivateMessage;
+    const signed = signContent(
+      suite,
+      core.signaturePrivateKey,
+      wireFormat,
+      memberContent(core, authenticatedData, { contentType: ContentType.Commit, commit }),
+      core.contextBytes,
+    );
+    const commitSecret = path?.secrets.commitSecret ?? new Uint8Array(suite.hashLength);
+    const { initSecret } = core.secrets;
+    const next = nextEpoch(
+      suite,
+      core,
+      initSecret,
+      provisional,
+      commitSecret,
+      evaluation.psks,
+      signed,
+      signed.signature,
+    );
+    derived.push(next.joinerSecret, ...secretsOf(next.keys));
+    const message = { ...signed, auth: { signature: signed.signature, confirmationTag: next.confirmationTag } };
+    const framed = frame(context, suite, state, message, parameters);
 
-  const signaturePrivateKey = parameters.leafNode?.signatureKeyPair?.privateKey.slice() ?? core.signaturePrivateKey;
-  const privateKeys = keptPrivateKeys(
-    core.privateKeys,
-    evaluation.tree,
-    path ? new Set(path.steps.map(({ node }) => node)) : undefined,
-  );
-  if (path !== undefined) {
-    privateKeys.set(nodeOfLeaf(ownLeaf), path.encryptionPrivateKey);
-    path.steps.forEach(({ node }, i) => privateKeys.set(node, path.secrets.keyPairs[i]!.privateKey));
-  }
-  const nextCore = newCore(core, next, { signaturePrivateKey, privateKeys, reInit: evaluation.reInit });
-  const ratchetTreeInside = parameters.ratchetTreeInWelcome ?? true;
-  const welcome = createWelcome(context, suite, {
-    core: nextCore,
-    tree: evaluation.tree,
-    joinerSecret: next.joinerSecret,
-    psks: evaluation.psks,
-    added: evaluation.added,
-    path,
-    ratchetTreeInside,
-    extensions: parameters.groupInfoExtensions ?? [],
+    const signaturePrivateKey = parameters.leafNode?.signatureKeyPair?.privateKey.slice() ?? core.signaturePrivateKey;
+    const privateKeys = keptPrivateKeys(
+      core.privateKeys,
+      evaluation.tree,
+      path ? new Set(path.steps.map(({ node }) => node)) : undefined,
+    );
+    if (path !== undefined) {
+      privateKeys.set(nodeOfLeaf(ownLeaf), path.encryptionPrivateKey);
+      path.steps.forEach(({ node }, i) => privateKeys.set(node, path.secrets.keyPairs[i]!.privateKey));
+    }
+    const nextCore = newCore(core, next, { signaturePrivateKey, privateKeys, reInit: evaluation.reInit });
+    const ratchetTreeInside = parameters.ratchetTreeInWelcome ?? true;
+    const welcome = createWelcome(context, suite, {
+      core: nextCore,
+      tree: evaluation.tree,
+      joinerSecret: next.joinerSecret,
+      psks: evaluation.psks,
+      added: evaluation.added,
+      path,
+      ratchetTreeInside,
+      extensions: parameters.groupInfoExtensions ?? [],
+    });
+    suite.crypto.wipe(next.joinerSecret);
+    if (path !== undefined) wipePathSecrets(suite, path.secrets);
+
+    const pending: PendingCommit = {
+      base: core.contextBytes,
+      core: nextCore,
+      encryptionSecret: next.keys.encryptionSecret,
+      changes: treeChanges(state.tree, evaluation.tree),
+      tree: evaluation.tree,
+    };
+    return {
+      kind: 'committed',
+      state: framed.state,
+      commit: framed.message,
+      welcome: welcome?.welcome,
+      ratchetTree: welcome?.ratchetTree,
+      pending,
+      effects: effectsOf(state, evaluation, proposals, { leafIndex: ownLeaf, external: false }, withPath, ownLeaf),
+    };
   });
-  suite.crypto.wipe(next.joinerSecret);
-  if (path !== undefined) wipePathSecrets(suite, path.secrets);
-
-  const pending: PendingCommit = {
-    base: core.contextBytes,
-    core: nextCore,
-    encryptionSecret: next.keys.encryptionSecret,
-    changes: treeChanges(state.tree, evaluation.tree),
-    tree: evaluation.tree,
-  };
-  return {
-    kind: 'committed',
-    state: framed.state,
-    commit: framed.message,
-    welcome: welcome?.welcome,
-    ratchetTree: welcome?.ratchetTree,
-    pending,
-    effects: effectsOf(state, evaluation, proposals, { leafIndex: ownLeaf, external: false }, withPath, ownLeaf),
-  };
 }
 
 export function demandActive(state: GroupState): void {
@@ -325,11 +343,15 @@ export function makePath(
   suite: Suite,
   { tree, extensions }: Evaluation,
   owner: PathOwner,
+  /** Where to note what must be wiped when the commit is not made. */
+  derived: Uint8Array[],
 ): OwnPath {
   const { leafIndex } = owner;
   const steps = filteredDirectPath(tree, leafIndex);
   const secrets = derivePathSecrets(suite, context.random(suite.hashLength), steps.length);
   const encryptionKeys = freshKemKeyPair(suite, context.random);
+  derived.push(...secrets.pathSecrets, secrets.commitSecret);
+  for (const { privateKey } of [...secrets.keyPairs, encryptionKeys]) derived.push(privateKey);
   blankDirectPath(tree, leafIndex);
   const parentHash = setPathKeys(
     suite,

@@ -20,7 +20,7 @@ import {
   provisionalContext,
   sealPath,
 } from './commit.ts';
-import { demand, refusable, violated } from './errors.ts';
+import { demand, refusable, violated, wipedOnRefusal } from './errors.ts';
 import { encodeOutsideMessage, signContent } from './framing.ts';
 import {
   defaultConfig,
@@ -101,101 +101,111 @@ function join(
   demandExternalJoin(context, group, 'commit');
   const externalPub = readExternalPub(suite, groupInfo);
 
-  const { kemOutput, initSecret } = makeExternalInit(suite, externalPub);
-  const sender: Sender = { kind: 'newMemberCommit' };
-  const contents: Proposal[] = [{ kind: 'externalInit', kemOutput }];
-  if (parameters.replaces !== undefined) contents.push({ kind: 'remove', removed: parameters.replaces });
-  for (const psk of parameters.psks ?? []) contents.push(proposalOf(context, suite, psk));
-  const proposals = contents.map((proposal): CommittedProposal => ({ proposal, sender, cached: undefined }));
-  const evaluation = evaluateProposals(context, suite, group, undefined, proposals, undefined);
+  return wipedOnRefusal(suite.crypto, (derived) => {
+    const { kemOutput, initSecret } = makeExternalInit(suite, externalPub);
+    derived.push(initSecret);
+    const sender: Sender = { kind: 'newMemberCommit' };
+    const contents: Proposal[] = [{ kind: 'externalInit', kemOutput }];
+    if (parameters.replaces !== undefined) contents.push({ kind: 'remove', removed: parameters.replaces });
+    for (const psk of parameters.psks ?? []) contents.push(proposalOf(context, suite, psk));
+    const proposals = contents.map((proposal): CommittedProposal => ({ proposal, sender, cached: undefined }));
+    const evaluation = evaluateProposals(context, suite, group, undefined, proposals, undefined);
 
-  const leaf = newLeaf();
-  const leafIndex = addLeaf(evaluation.tree, {
-    ...leaf,
-    source: { kind: 'commit', parentHash: EMPTY },
-    signature: EMPTY,
+    const leaf = newLeaf();
+    const leafIndex = addLeaf(evaluation.tree, {
+      ...leaf,
+      source: { kind: 'commit', parentHash: EMPTY },
+      signature: EMPTY,
+    });
+    const path = makePath(
+      context,
+      suite,
+      evaluation,
+      {
+        leafIndex,
+        groupId: groupContext.groupId,
+        signaturePrivateKey: parameters.signatureKeyPair.privateKey,
+        leaf,
+        reason: 'add',
+      },
+      derived,
+    );
+    if (parameters.replaces !== undefined) {
+      demandSameClient(context, group, parameters.replaces, memberOf(leafIndex, path.leafNode));
+    }
+    const provisional = provisionalContext(suite, groupContext, evaluation);
+    const commit: Commit = {
+      proposals: contents.map((proposal) => ({ kind: 'proposal', proposal })),
+      path: sealPath(suite, evaluation, path, provisional),
+    };
+    const authenticatedData = parameters.authenticatedData ?? EMPTY;
+    askForCommit(context, group, provisional, evaluation, proposals, leafIndex, true, authenticatedData);
+
+    const signed = signContent(
+      suite,
+      parameters.signatureKeyPair.privateKey,
+      WireFormat.PublicMessage,
+      {
+        groupId: groupContext.groupId,
+        epoch: groupContext.epoch,
+        sender,
+        authenticatedData,
+        content: { contentType: ContentType.Commit, commit },
+      },
+      encodeGroupContext(groupContext),
+    );
+    const interim = interimTranscriptHash(suite, groupContext.confirmedTranscriptHash, groupInfo.confirmationTag);
+    const next = nextEpoch(
+      suite,
+      { interimTranscriptHash: interim },
+      initSecret,
+      provisional,
+      path.secrets.commitSecret,
+      evaluation.psks,
+      signed,
+      signed.signature,
+    );
+    suite.crypto.wipe(initSecret);
+    suite.crypto.wipe(next.joinerSecret);
+    const privateKeys = new Map([[nodeOfLeaf(leafIndex) as number, path.encryptionPrivateKey]]);
+    path.steps.forEach(({ node }, i) => privateKeys.set(node, path.secrets.keyPairs[i]!.privateKey));
+    wipePathSecrets(suite, path.secrets);
+
+    const { leaves, parents, hashes } = evaluation.tree;
+    const state: GroupState = {
+      core: {
+        status: 'active',
+        reInit: undefined,
+        config: { ...defaultConfig, ...parameters.config },
+        context: next.context,
+        contextBytes: next.contextBytes,
+        ownLeaf: leafIndex,
+        signaturePrivateKey: parameters.signatureKeyPair.privateKey.slice(),
+        privateKeys,
+        secrets: next.keys.secrets,
+        confirmationTag: next.confirmationTag,
+        interimTranscriptHash: next.interimTranscriptHash,
+        resumptionPsks: [],
+      },
+      tree: { leaves, parents, hashes },
+      secretTree: newSecretTree(next.keys.encryptionSecret, leaves.length),
+      proposals: [],
+      pastEpochs: [],
+    };
+    return {
+      kind: 'committed',
+      commit: encodeOutsideMessage({
+        ...signed,
+        auth: { signature: signed.signature, confirmationTag: next.confirmationTag },
+      }),
+      state,
+      effects: effectsOf(group, evaluation, proposals, { leafIndex, external: true }, true, undefined),
+      groupInfoExtensions: groupInfo.extensions.filter(
+        ({ extensionType }) =>
+          extensionType !== ExtensionType.RatchetTree && extensionType !== ExtensionType.ExternalPub,
+      ),
+    };
   });
-  const path = makePath(context, suite, evaluation, {
-    leafIndex,
-    groupId: groupContext.groupId,
-    signaturePrivateKey: parameters.signatureKeyPair.privateKey,
-    leaf,
-    reason: 'add',
-  });
-  if (parameters.replaces !== undefined) {
-    demandSameClient(context, group, parameters.replaces, memberOf(leafIndex, path.leafNode));
-  }
-  const provisional = provisionalContext(suite, groupContext, evaluation);
-  const commit: Commit = {
-    proposals: contents.map((proposal) => ({ kind: 'proposal', proposal })),
-    path: sealPath(suite, evaluation, path, provisional),
-  };
-  const authenticatedData = parameters.authenticatedData ?? EMPTY;
-  askForCommit(context, group, provisional, evaluation, proposals, leafIndex, true, authenticatedData);
-
-  const signed = signContent(
-    suite,
-    parameters.signatureKeyPair.privateKey,
-    WireFormat.PublicMessage,
-    {
-      groupId: groupContext.groupId,
-      epoch: groupContext.epoch,
-      sender,
-      authenticatedData,
-      content: { contentType: ContentType.Commit, commit },
-    },
-    encodeGroupContext(groupContext),
-  );
-  const interim = interimTranscriptHash(suite, groupContext.confirmedTranscriptHash, groupInfo.confirmationTag);
-  const next = nextEpoch(
-    suite,
-    { interimTranscriptHash: interim },
-    initSecret,
-    provisional,
-    path.secrets.commitSecret,
-    evaluation.psks,
-    signed,
-    signed.signature,
-  );
-  suite.crypto.wipe(initSecret);
-  suite.crypto.wipe(next.joinerSecret);
-  const privateKeys = new Map([[nodeOfLeaf(leafIndex) as number, path.encryptionPrivateKey]]);
-  path.steps.forEach(({ node }, i) => privateKeys.set(node, path.secrets.keyPairs[i]!.privateKey));
-  wipePathSecrets(suite, path.secrets);
-
-  const { leaves, parents, hashes } = evaluation.tree;
-  const state: GroupState = {
-    core: {
-      status: 'active',
-      reInit: undefined,
-      config: { ...defaultConfig, ...parameters.config },
-      context: next.context,
-      contextBytes: next.contextBytes,
-      ownLeaf: leafIndex,
-      signaturePrivateKey: parameters.signatureKeyPair.privateKey.slice(),
-      privateKeys,
-      secrets: next.keys.secrets,
-      confirmationTag: next.confirmationTag,
-      interimTranscriptHash: next.interimTranscriptHash,
-      resumptionPsks: [],
-    },
-    tree: { leaves, parents, hashes },
-    secretTree: newSecretTree(next.keys.encryptionSecret, leaves.length),
-    proposals: [],
-    pastEpochs: [],
-  };
-  return {
-    kind: 'committed',
-    commit: encodeOutsideMessage({
-      ...signed,
-      auth: { signature: signed.signature, confirmationTag: next.confirmationTag },
-    }),
-    state,
-    effects: effectsOf(group, evaluation, proposals, { leafIndex, external: true }, true, undefined),
-    groupInfoExtensions: groupInfo.extensions.filter(
-      ({ extensionType }) => extensionType !== ExtensionType.RatchetTree && extensionType !== ExtensionType.ExternalPub,
-    ),
-  };
 
   function newLeaf(): Omit<LeafNode, 'signature' | 'source'> {
     const extensions = parameters.leafNodeExtensions ?? [];

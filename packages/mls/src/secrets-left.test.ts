@@ -298,8 +298,17 @@ for (const [name, suite] of [
       scene.look(`a commit refused by ${rule}`);
     }
 
-    // Someone lets himself in.
+    // What the application forbids its own member, and one who would come in.
+    const forbids: MlsContext = {
+      ...context,
+      hooks: { validateCommit: () => ({ kind: 'reject', reason: 'not now' }) },
+    };
     const groupInfo = createGroupInfo(context, alice.state);
+    assertRefused(createCommit(forbids, bob.state), 'commitPolicy');
+    assertRefused(joinByExternalCommit(forbids, { ...scene.parameters(danasKeys), groupInfo }), 'commitPolicy');
+    scene.look('commits that were not made');
+
+    // Someone lets himself in.
     const joining = accepted(joinByExternalCommit(context, { ...scene.parameters(danasKeys), groupInfo }));
     scene.receive(joining.commit, alice, bob, charlie);
     const dana = scene.enter(danasKeys, joining.state);
