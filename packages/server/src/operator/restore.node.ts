@@ -200,7 +200,7 @@ function inspect({ source, storeKey }: RestoreRequest, manifest: Manifest) {
     if (lost > 0) {
       throw new RestoreError(
         'verification',
-        `${lost} files that the database names are missing`,
+        `files that the database names are missing: ${lost}`,
         'Use another backup.',
       );
     }

@@ -1,0 +1,187 @@
+// A certificate's life: made once however many start at once, replaced while people are connected, warned of in time.
+import assert from 'node:assert/strict';
+import { X509Certificate } from 'node:crypto';
+import { mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { after, before, test } from 'node:test';
+import { methods, RpcClient } from '@quicprochat/transport';
+import { connectQuic } from '@quicprochat/transport/quic';
+import { CertificateKeeper } from './certificate-keeper.node.ts';
+import { findRunning, resolveConfig, startServer, StartupError } from './index.node.ts';
+import type { RunningServer, ServerConfig } from './index.node.ts';
+import { makeTestCertificate } from './testing/certificates.node.ts';
+import type { TestCertificate } from './testing/certificates.node.ts';
+import { TestClock, TestLog } from './testing/world.node.ts';
+import type { ServerCertificate } from './tls.node.ts';
+
+let folder: string;
+before(() => {
+  folder = mkdtempSync(path.join(tmpdir(), 'qpc-certificate-'));
+});
+after(() => rmSync(folder, { recursive: true, force: true }));
+const file = (name: string): string => path.join(folder, name);
+
+function configOf(name: string, more: Record<string, unknown> = {}): ServerConfig {
+  const flags = { dataDir: file(name), listen: '127.0.0.1:0', metricsListen: 'off', logLevel: 'silent', ...more };
+  const outcome = resolveConfig({ flags });
+  assert.ok(outcome.kind === 'config', JSON.stringify(outcome));
+  return outcome.config;
+}
+
+/** Whole files appear, as certbot and every careful program does it. */
+function give({ certificate, privateKey }: TestCertificate): void {
+  for (const [name, content] of [
+    ['cert', certificate],
+    ['key', privateKey],
+  ] as const) {
+    writeFileSync(file(`${name}.new`), content, { mode: 0o600 });
+    renameSync(file(`${name}.new`), file(name));
+  }
+}
+
+async function connect(
+  server: RunningServer,
+  { certificate }: TestCertificate,
+  onClose: () => void = () => {},
+): Promise<RpcClient> {
+  const trustAnchor = new TextEncoder().encode(certificate);
+  return new RpcClient(await connectQuic({ host: '127.0.0.1', port: server.port, trustAnchor }), {
+    onPush: () => {},
+    onClose,
+  });
+}
+
+test('of servers that start at once on a new folder one runs, with the certificate of its key', async () => {
+  const attempts = await Promise.allSettled(Array.from({ length: 4 }, () => startServer(configOf('race'))));
+  const running = attempts.flatMap((each) => (each.status === 'fulfilled' ? [each.value] : []));
+  assert.equal(running.length, 1);
+  for (const each of attempts) {
+    if (each.status === 'rejected') assert.ok(each.reason instanceof StartupError && each.reason.kind === 'data');
+  }
+  const server = running[0]!;
+  const trustAnchor = readFileSync(server.certificatePath);
+  const connection = await connectQuic({ host: '127.0.0.1', port: server.port, trustAnchor });
+  connection.close(0, '');
+  const der = new X509Certificate(readFileSync(path.join(server.dataDir, 'cert.der')));
+  assert.equal(der.fingerprint256, new X509Certificate(trustAnchor).fingerprint256);
+  await server.close();
+});
+
+test('a new pair is taken up on the same port, and what cannot be used changes nothing', async () => {
+  const [first, second] = [
+    await makeTestCertificate(['localhost']),
+    await makeTestCertificate(['localhost'], { days: 20 }),
+  ];
+  give(first);
+  const server = await startServer(configOf('swap', { tlsCert: file('cert'), tlsKey: file('key') }));
+  try {
+    const closed = Promise.withResolvers<void>();
+    const client = await connect(server, first, closed.resolve);
+    await client.call(methods.p2p.health, {});
+    assert.equal((await server.reloadCertificate()).kind, 'unchanged');
+    await client.call(methods.p2p.health, {});
+
+    // Half of the new pair, then no certificate, then one that has expired: each refused, nobody notices.
+    writeFileSync(file('cert'), second.certificate);
+    await assert.rejects(server.reloadCertificate(), /is not the key of/);
+    writeFileSync(file('cert'), 'garbage');
+    await assert.rejects(server.reloadCertificate(), /is not a certificate/);
+    give(await makeTestCertificate(['localhost'], { fromDays: -9, days: -1 }));
+    await assert.rejects(server.reloadCertificate(), /has expired/);
+    await client.call(methods.p2p.health, {});
+
+    give(second);
+    const [one, two] = await Promise.all([server.reloadCertificate(), server.reloadCertificate()]);
+    assert.deepEqual([one.kind, two.kind], ['replaced', 'unchanged']);
+    await closed.promise;
+    await assert.rejects(connect(server, first), /not trusted/);
+    const again = await connect(server, second);
+    await again.call(methods.p2p.health, {});
+    const status = await (await findRunning({ dataDir: file('swap') }))!.call('status', {});
+    assert.equal(status.certificate.daysLeft, 19);
+    assert.ok(status.warnings.some(({ code }) => code === 'certificate-expires'));
+    again.close();
+  } finally {
+    await server.close();
+  }
+});
+
+/** A keeper on a clock whose timers the test fires. */
+function keeperOf(load: () => ServerCertificate, replace: () => Promise<void> = () => Promise.resolve()) {
+  const clock = new TestClock();
+  const log = new TestLog();
+  let timer: (() => void) | undefined;
+  clock.setTimer = (callback) => {
+    timer = callback;
+    return 0;
+  };
+  clock.clearTimer = () => {
+    timer = undefined;
+  };
+  const keeper = new CertificateKeeper(load(), { load, replace, clock, log });
+  const look = async (): Promise<void> => {
+    const due = timer;
+    timer = undefined;
+    due?.();
+    while (timer === undefined) await new Promise<void>((resolve) => setImmediate(resolve));
+  };
+  return { keeper, clock, log, look };
+}
+
+const certificateOf = (name: string, expiresAtMs: number): ServerCertificate => ({
+  certificate: new TextEncoder().encode(name),
+  privateKey: new TextEncoder().encode(`${name}'s key`),
+  path: name,
+  keyPath: name,
+  generated: false,
+  expiresAtMs,
+});
+
+const DAY_MS = 86_400_000;
+
+test('it warns from thirty days before the end, once a day, and takes up what has changed by itself', async () => {
+  let present = certificateOf('old', Date.now() + 31 * DAY_MS);
+  let replaced = 0;
+  const { keeper, clock, log, look } = keeperOf(
+    () => present,
+    async () => void replaced++,
+  );
+  const warnings = (): number => log.lines.filter((line) => line.includes('expires soon')).length;
+  assert.equal(warnings(), 0);
+  clock.advance(2 * DAY_MS);
+  await look();
+  await look();
+  assert.equal(warnings(), 1);
+  assert.match(log.lines.at(-1) ?? '', /"daysLeft":2[89]/);
+  clock.advance(DAY_MS);
+  await look();
+  assert.equal(warnings(), 2);
+  clock.advance(40 * DAY_MS);
+  await look();
+  assert.ok(log.lines.some((line) => line.includes('has expired')));
+  present = certificateOf('new', Date.now() + 200 * DAY_MS);
+  await look();
+  assert.equal(replaced, 1);
+  assert.equal(keeper.current.path, 'new');
+  await keeper.stop();
+});
+
+test('files that cannot be used are said once, and not while they may be half written', async () => {
+  let present: () => ServerCertificate = () => certificateOf('old', Date.now() + 90 * DAY_MS);
+  const { keeper, log, look } = keeperOf(() => present());
+  const complaints = (): number => log.lines.filter((line) => line.includes('goes on with the old one')).length;
+  present = () => {
+    throw new StartupError('config', 'not a pair', 'Give a pair.');
+  };
+  await look();
+  assert.equal(complaints(), 0);
+  await look();
+  await look();
+  assert.equal(complaints(), 1);
+  assert.equal(keeper.current.path, 'old');
+  present = () => certificateOf('new', Date.now() + 90 * DAY_MS);
+  await look();
+  assert.equal(keeper.current.path, 'new');
+  await keeper.stop();
+});

@@ -1,0 +1,39 @@
+/** Certificates as an authority would give them, for tests: whatever names, whatever times. */
+import 'reflect-metadata';
+import * as x509 from '@peculiar/x509';
+
+const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' };
+const DAY_MS = 86_400_000;
+
+export interface TestCertificate {
+  readonly certificate: string;
+  readonly privateKey: string;
+}
+
+/** PEM; an anchor of its own. */
+export async function makeTestCertificate(
+  names: readonly string[],
+  { fromDays = -1, days = 90 }: { readonly fromDays?: number; readonly days?: number } = {},
+): Promise<TestCertificate> {
+  const { subtle } = globalThis.crypto;
+  const keys = await subtle.generateKey(ALGORITHM, true, ['sign', 'verify']);
+  const certificate = await x509.X509CertificateGenerator.createSelfSigned({
+    serialNumber: Buffer.from(globalThis.crypto.getRandomValues(new Uint8Array(15))).toString('hex'),
+    name: `CN=${names[0] ?? 'nobody'}`,
+    notBefore: new Date(Date.now() + fromDays * DAY_MS),
+    notAfter: new Date(Date.now() + days * DAY_MS),
+    signingAlgorithm: ALGORITHM,
+    keys,
+    extensions: [
+      new x509.BasicConstraintsExtension(true, 0, true),
+      new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.digitalSignature, true),
+      new x509.SubjectAlternativeNameExtension(names.map((value) => ({ type: 'dns', value }) as const)),
+    ],
+  });
+  const pkcs8 = Buffer.from(await subtle.exportKey('pkcs8', keys.privateKey)).toString('base64');
+  const lines = (pkcs8.match(/.{1,64}/g) ?? []).join('\n');
+  return {
+    certificate: `${certificate.toString('pem')}\n`,
+    privateKey: `-----BEGIN PRIVATE KEY-----\n${lines}\n-----END PRIVATE KEY-----\n`,
+  };
+}
