@@ -21,7 +21,7 @@ export function findCommand(words: readonly string[]): { command: Command; rest:
     : undefined;
 }
 
-export function parserOf(command: Command, version: string): Parser {
+export function parserOf(command: Command, version: string, writeOut: (text: string) => void): Parser {
   const isStart = command.name === 'start';
   const parser = new Parser(isStart ? 'qpc-server' : `qpc-server ${command.name}`)
     .description(
@@ -35,7 +35,7 @@ export function parserOf(command: Command, version: string): Parser {
       isStart ? 'print a machine-readable line when ready, and for errors' : 'print machine-readable lines',
     )
     .configureHelp({ helpWidth: 120 })
-    .configureOutput({ writeErr: () => {}, outputError: () => {} })
+    .configureOutput({ writeOut, writeErr: () => {}, outputError: () => {} })
     .exitOverride()
     .allowExcessArguments(false);
   for (const { name, summary, rest } of command.args ?? []) {

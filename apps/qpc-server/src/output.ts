@@ -7,45 +7,53 @@ import type { CliError } from './errors.ts';
 
 export type JsonFields = Readonly<Record<string, unknown>>;
 
+/** Where lines go: the process's own, or a list in a test. */
+export interface Streams {
+  readonly stdout: { write(text: string): unknown };
+  readonly stderr: { write(text: string): unknown; readonly isTTY?: boolean };
+}
+
 export class Output {
   readonly json: boolean;
+  readonly #streams: Streams;
 
-  constructor(json: boolean) {
+  constructor(json: boolean, streams: Streams) {
     this.json = json;
+    this.#streams = streams;
   }
 
   /** One line for people. */
   say(text: string): void {
-    if (!this.json) process.stdout.write(`${safeLine(text)}\n`);
+    if (!this.json) this.#streams.stdout.write(`${safeLine(text)}\n`);
   }
 
   /** One of several things: a JSON line of its own type, or lines for people. */
   event(type: string, fields: JsonFields, ...lines: readonly string[]): void {
-    if (this.json) process.stdout.write(`${jsonLine({ v: 1, type, ...fields })}\n`);
+    if (this.json) this.#streams.stdout.write(`${jsonLine({ v: 1, type, ...fields })}\n`);
     else for (const line of lines) this.say(line);
   }
 
   /** How far something is, on standard error: over itself on a terminal, else not at all. */
   progress(text: string): void {
-    if (!this.json && process.stderr.isTTY) process.stderr.write(`\r\u001b[K${safeLine(text)}`);
+    if (!this.json && this.#streams.stderr.isTTY === true) this.#streams.stderr.write(`\r\u001b[K${safeLine(text)}`);
   }
 
   /** After the last `progress`. */
   endProgress(): void {
-    if (!this.json && process.stderr.isTTY) process.stderr.write('\r\u001b[K');
+    if (!this.json && this.#streams.stderr.isTTY === true) this.#streams.stderr.write('\r\u001b[K');
   }
 
   warn(text: string): void {
-    process.stderr.write(`qpc-server: warning: ${safeLine(text)}\n`);
+    this.#streams.stderr.write(`qpc-server: warning: ${safeLine(text)}\n`);
   }
 
   finish(fields: JsonFields): void {
-    if (this.json) process.stdout.write(`${jsonLine({ v: 1, type: 'result', ...fields })}\n`);
+    if (this.json) this.#streams.stdout.write(`${jsonLine({ v: 1, type: 'result', ...fields })}\n`);
   }
 
   fail({ code, message, hint }: Pick<CliError, 'code' | 'message' | 'hint'>): void {
-    if (this.json) process.stdout.write(`${jsonLine({ v: 1, type: 'error', code, message, hint })}\n`);
-    else process.stderr.write(`qpc-server: ${safeLine(`${message.replace(/\.$/, '')}. ${hint}`)}\n`);
+    if (this.json) this.#streams.stdout.write(`${jsonLine({ v: 1, type: 'error', code, message, hint })}\n`);
+    else this.#streams.stderr.write(`qpc-server: ${safeLine(`${message.replace(/\.$/, '')}. ${hint}`)}\n`);
   }
 }
 

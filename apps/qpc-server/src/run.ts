@@ -10,6 +10,7 @@ import { COMMANDS } from './command-table.ts';
 import type { Command, CommandContext } from './command.ts';
 import { CliError, ExitCode, toCliError, usageError } from './errors.ts';
 import { Output } from './output.ts';
+import type { Streams } from './output.ts';
 import packageJson from '../package.json' with { type: 'json' };
 
 /** How long a command waits for a server's answer; a backup takes as long as it takes. */
@@ -19,13 +20,17 @@ const PATIENT = new Set(['start', 'backup', 'restore']);
 type Environment = Readonly<Record<string, string | undefined>>;
 
 /** Runs until the command is done, or the server has stopped; the exit code. */
-export async function run(typed: readonly string[], environment: Environment): Promise<number> {
+export async function run(
+  typed: readonly string[],
+  environment: Environment,
+  streams: Streams = process,
+): Promise<number> {
   const words = typed[0] === 'help' ? [...typed.slice(1), '--help'] : typed;
-  const out = new Output(words.includes('--json'));
+  const out = new Output(words.includes('--json'), streams);
   const [first = ''] = words;
   const isGroup = COMMANDS.some(({ name }) => name.startsWith(`${first} `));
   if (isGroup && (words.length === 1 || words[1] === '--help')) {
-    process.stdout.write(groupHelp(first));
+    streams.stdout.write(groupHelp(first));
     return ExitCode.done;
   }
   const found = findCommand(words);
@@ -33,11 +38,12 @@ export async function run(typed: readonly string[], environment: Environment): P
     const asked = isGroup ? words.slice(0, 2).join(' ') : first;
     return report(
       out,
+      streams,
       usageError(`there is no command "${asked}"`, `See qpc-server ${isGroup ? `${first} ` : ''}--help.`),
     );
   }
   const { command, rest } = found;
-  const parser = parserOf(command, packageJson.version);
+  const parser = parserOf(command, packageJson.version, (text) => streams.stdout.write(text));
   try {
     parser.parse([...rest], { from: 'user' });
   } catch (error) {
@@ -45,7 +51,7 @@ export async function run(typed: readonly string[], environment: Environment): P
     // Help and version are printed already.
     if (error.exitCode === 0) return ExitCode.done;
     const message = error.message.replace(/^error: /, '').replace(/\.$/, '');
-    return report(out, usageError(message, `See ${parser.name()} --help.`));
+    return report(out, streams, usageError(message, `See ${parser.name()} --help.`));
   }
   const stop = stopAsked(command);
   try {
@@ -53,7 +59,7 @@ export async function run(typed: readonly string[], environment: Environment): P
     return ExitCode.done;
   } catch (error) {
     out.endProgress();
-    return report(out, error);
+    return report(out, streams, error);
   } finally {
     stop.forget();
   }
@@ -141,7 +147,7 @@ function stopAsked(command: Command): { readonly signal: AbortSignal; forget(): 
   };
 }
 
-function report(out: Output, error: unknown): number {
+function report(out: Output, streams: Streams, error: unknown): number {
   const known = toCliError(error);
   if (known !== undefined) {
     out.fail(known);
@@ -152,6 +158,6 @@ function report(out: Output, error: unknown): number {
     message: 'an unexpected fault of qpc-server',
     hint: 'Please report it with the lines below.',
   });
-  process.stderr.write(`${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);
+  streams.stderr.write(`${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);
   return ExitCode.bug;
 }

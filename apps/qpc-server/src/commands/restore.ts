@@ -44,7 +44,7 @@ export const restore: Command = {
     }
     if (report.logEntries > 0) {
       out.warn(
-        `the key-transparency log goes back to ${report.logEntries} entries: if accounts or devices changed after ` +
+        `the key-transparency log goes back to ${report.logEntries} ${report.logEntries === 1 ? 'entry' : 'entries'}: if accounts or devices changed after ` +
           `${report.createdAt}, clients that saw it will say that the server has rolled back its log`,
       );
     }

@@ -8,6 +8,7 @@ import { startServer } from '@quicprochat/server';
 import type { RunningServer } from '@quicprochat/server';
 import packageJson from '../../package.json' with { type: 'json' };
 import type { Command } from '../command.ts';
+import type { Output } from '../output.ts';
 
 export const start: Command = {
   name: 'start',
@@ -18,7 +19,7 @@ export const start: Command = {
     const signals = new Signals();
     try {
       const server = await startServer(config());
-      announce(server, out.json);
+      announce(server, out);
       await serve(server, signals);
       return { stopped: true };
     } finally {
@@ -27,19 +28,14 @@ export const start: Command = {
   },
 };
 
-function announce(server: RunningServer, json: boolean): void {
+function announce(server: RunningServer, out: Output): void {
   const { host, port, origin, dataDir, certificatePath } = server;
-  if (json) {
-    const line = { v: 1, type: 'ready', host, port, origin, caCert: certificatePath, dataDir, pid: process.pid };
-    process.stdout.write(`${JSON.stringify(line)}\n`);
-    return;
-  }
+  const ready = { host, port, origin, caCert: certificatePath, dataDir, pid: process.pid };
   const anywhere = host === '0.0.0.0' || host === '::';
   const reachable = anywhere ? (isIP(host) === 6 ? '[::1]' : '127.0.0.1') : isIP(host) === 6 ? `[${host}]` : host;
   const connect = `qpc health --server ${reachable}:${port} --ca-cert ${shellWord(certificatePath)}`;
-  process.stdout.write(
-    `qpc-server ${packageJson.version} is ready on ${isIP(host) === 6 ? `[${host}]` : host}:${port} (UDP). Try: ${connect}\n`,
-  );
+  const where = ` is ready on ${isIP(host) === 6 ? `[${host}]` : host}:${port} (UDP). Try: ${connect}`;
+  out.event('ready', ready, `qpc-server ${packageJson.version}${where}`);
 }
 
 /** So that the path can be pasted. */
