@@ -112,8 +112,10 @@ function keeperOf(load: () => ServerCertificate, replace: () => Promise<void> = 
   const clock = new TestClock();
   const log = new TestLog();
   let timer: (() => void) | undefined;
+  let armed = (): void => {};
   clock.setTimer = (callback) => {
     timer = callback;
+    armed();
     return 0;
   };
   clock.clearTimer = () => {
@@ -121,10 +123,11 @@ function keeperOf(load: () => ServerCertificate, replace: () => Promise<void> = 
   };
   const keeper = new CertificateKeeper(load(), { load, replace, clock, log });
   const look = async (): Promise<void> => {
-    const due = timer;
-    timer = undefined;
-    due?.();
-    while (timer === undefined) await new Promise<void>((resolve) => setImmediate(resolve));
+    const over = new Promise<void>((resolve) => {
+      armed = resolve;
+    });
+    timer?.();
+    await over;
   };
   return { keeper, clock, log, look };
 }
