@@ -104,6 +104,19 @@ for (const { provider } of implementations) {
   });
 }
 
+test('both providers make the same signatures, with keys new and known', () => {
+  const schemes = [nodeCrypto, nobleCrypto].map((provider) => provider.signature(SignatureSchemeId.Ed25519));
+  const [node, noble] = schemes as [(typeof schemes)[0], (typeof schemes)[0]];
+  for (let seed = 0; seed < 20; seed++) {
+    const { privateKey, publicKey } = noble.deriveKeyPair(new Uint8Array(32).fill(seed));
+    assert.deepEqual(node.publicKey(privateKey), publicKey);
+    for (const length of [0, 1, 63, 64, 65, 200]) {
+      const message = new Uint8Array(length).fill(seed + length);
+      assert.deepEqual(noble.sign(privateKey, message), node.sign(privateKey, message));
+    }
+  }
+});
+
 test('both providers agree on signatures with torsion and changed bits', () => {
   const schemes = [nodeCrypto, nobleCrypto].map((provider) => provider.signature(SignatureSchemeId.Ed25519));
   const [node, noble] = schemes as [(typeof schemes)[0], (typeof schemes)[0]];

@@ -204,6 +204,42 @@ function littleEndianInteger(bytes: Uint8Array): bigint {
   return bytesToBigInt(bytes.slice().reverse());
 }
 
+/** What RFC 8032 section 5.1.5 makes of a private key. */
+interface ExpandedKey {
+  readonly scalar: bigint;
+  readonly prefix: Uint8Array;
+  readonly publicKey: Uint8Array;
+}
+
+/** By the array that held the private key: computing the public key is half the work of a signature. */
+const ed25519Keys = new WeakMap<Uint8Array, ExpandedKey>();
+
+function expandedKey(privateKey: Uint8Array): ExpandedKey {
+  let key = ed25519Keys.get(privateKey);
+  if (key === undefined) {
+    if (privateKey.length !== 32) throw new CryptoError('malformed key');
+    const { scalar, prefix, pointBytes } = ed25519.utils.getExtendedPublicKey(privateKey);
+    key = { scalar, prefix, publicKey: pointBytes };
+    ed25519Keys.set(privateKey, key);
+  }
+  return key;
+}
+
+function forgetEd25519Key(privateKey: Uint8Array): void {
+  ed25519Keys.get(privateKey)?.prefix.fill(0);
+  ed25519Keys.delete(privateKey);
+}
+
+/** RFC 8032 section 5.1.6; the multiplication by the secret r is noble's constant-time one. */
+function signEd25519(privateKey: Uint8Array, message: Uint8Array): Uint8Array {
+  const { scalar, prefix, publicKey } = expandedKey(privateKey);
+  const { Fn } = Point;
+  const r = Fn.create(littleEndianInteger(sha512(concat(prefix, message))));
+  const R = Point.BASE.multiply(r).toBytes();
+  const k = Fn.create(littleEndianInteger(sha512(concat(R, publicKey, message))));
+  return concat(R, Fn.toBytes(Fn.create(r + k * scalar)));
+}
+
 const ed25519Scheme: SignatureScheme = {
   id: SignatureSchemeId.Ed25519,
   privateKeyLength: 32,
@@ -211,14 +247,8 @@ const ed25519Scheme: SignatureScheme = {
     const privateKey = new Uint8Array(seed);
     return { privateKey, publicKey: ed25519Scheme.publicKey(privateKey) };
   },
-  publicKey(privateKey) {
-    if (privateKey.length !== 32) throw new CryptoError('malformed key');
-    return ed25519.getPublicKey(privateKey);
-  },
-  sign(privateKey, message) {
-    if (privateKey.length !== 32) throw new CryptoError('malformed key');
-    return ed25519.sign(message, privateKey);
-  },
+  publicKey: (privateKey) => expandedKey(privateKey).publicKey.slice(),
+  sign: signEd25519,
   verify: verifyEd25519,
   isPublicKey: isEd25519PublicKey,
 };
@@ -318,6 +348,7 @@ export const nobleCrypto: CryptoProvider = {
   },
   wipe(secret) {
     xWingKem.forget(secret);
+    forgetEd25519Key(secret);
     secret.fill(0);
   },
 };
