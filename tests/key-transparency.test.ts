@@ -1,14 +1,22 @@
 // The key-transparency log against a server that tampers with it, rolls it back, or shows two of them (PROTOCOL sections
 // 2, 5 and 7; THREATS 1, 21, 34): real servers, real clients, and the server's own database.
+import { create, toBinary } from '@bufbuild/protobuf';
 import assert from 'node:assert/strict';
 import type BetterSqlite3 from 'better-sqlite3';
-import { cp, mkdir, readFile, rm } from 'node:fs/promises';
+import { cp, mkdir, readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { after, afterEach, before, test } from 'node:test';
-import { signDeviceCertificate } from '@quicprochat/core';
+import {
+  HISTORY_START,
+  nextHistory,
+  signAccountStatement,
+  signDeviceCertificate,
+  signRequest,
+} from '@quicprochat/core';
 import { nodeCrypto } from '@quicprochat/crypto/node';
 import { resolveConfig, startServer } from '@quicprochat/server';
+import { RegisterDeviceBodySchema } from '@quicprochat/proto';
 import { methods, RpcClient } from '@quicprochat/transport';
 import { connectQuic } from '@quicprochat/transport/quic';
 import type { Dialer } from '../packages/client/src/server-connection.ts';
@@ -77,6 +85,24 @@ async function copyOfServer(name: string): Promise<string> {
   await cp(world.dataDir, folder, { recursive: true, filter: isCopied });
   withDatabase((db) => db.prepare('VACUUM INTO ?').run(path.join(folder, 'qpc.db')));
   return folder;
+}
+
+/** Another server with what is in a folder, under the same name. */
+async function serverOn(dataDir: string): Promise<{ readonly dialer: Dialer; close(): Promise<void> }> {
+  const flags = { dataDir, listen: '127.0.0.1:0', metricsListen: 'off', logLevel: 'error', shutdownGraceSecs: 1 };
+  const outcome = resolveConfig({ flags, environment: {} });
+  if (outcome.kind !== 'config') throw new Error(outcome.problems.join('; '));
+  const server = await startServer(outcome.config);
+  const dial: Dialer['dial'] = async ({ timeoutMs, signal }) =>
+    connectQuic({
+      host: '127.0.0.1',
+      port: server.port,
+      serverName: 'localhost',
+      trustAnchor: new Uint8Array(await readFile(path.join(dataDir, 'cert.pem'))),
+      connectTimeoutMs: timeoutMs,
+      signal,
+    });
+  return { dialer: { server: world.server, dial }, close: () => server.close() };
 }
 
 const kinds = async (person: Person): Promise<string[]> =>
@@ -196,27 +222,12 @@ test('THREATS 21: a split view: the heads two members were shown meet in a commi
   const id = await groupOfThree('split');
   for (const one of [alice, bob, carol]) assert.deepEqual(await kinds(one), []);
   // The same keys, another log from here on.
-  const config = resolveConfig({
-    flags: { dataDir: await copyOfServer('fork'), listen: '127.0.0.1:0', logLevel: 'error', shutdownGraceSecs: 1 },
-    environment: {},
-  });
-  assert.equal(config.kind, 'config');
-  if (config.kind !== 'config') return;
-  const fork = await startServer(config.config);
+  const fork = await serverOn(await copyOfServer('fork'));
   try {
-    const real = world.dialer();
-    const dial: Dialer['dial'] = async ({ timeoutMs, signal }) =>
-      connectQuic({
-        host: '127.0.0.1',
-        port: fork.port,
-        serverName: 'localhost',
-        trustAnchor: new Uint8Array(await readFile(path.join(world.dataDir, 'cert.pem'))),
-        connectTimeoutMs: timeoutMs,
-        signal,
-      });
     await world.person('grace');
-    await world.person('mallory', { wrapDialer: () => ({ server: real.server, dial }) });
-    const other = new RpcClient(await dial({ timeoutMs: 10_000, signal: new AbortController().signal }), {});
+    await world.person('mallory', { wrapDialer: () => fork.dialer });
+    const connection = await fork.dialer.dial({ timeoutMs: 10_000, signal: new AbortController().signal });
+    const other = new RpcClient(connection, {});
     let asked: { start: bigint; limit: number } = { start: 0n, limit: 0 };
     forBob.request(methods.keys.auditKeyTransparency, (sent) => (asked = sent));
     forBob.answer(methods.keys.auditKeyTransparency, () => other.call(methods.keys.auditKeyTransparency, asked));
@@ -287,7 +298,6 @@ test('THREATS 21: one entry changed in the server’s database is found by an au
 test('THREATS 21: an entry of one’s own account that one did not make is found without an audit', async () => {
   const heidi = await world.person('heidi');
   await heidi.until('saw the own entry', () => heidi.store.log.ownEntries()[0]?.seen !== undefined);
-  await world.stopServer();
   withDatabase((db) => {
     const row = db
       .prepare<[], { account: number; entry: Buffer }>(
@@ -299,7 +309,8 @@ test('THREATS 21: an entry of one’s own account that one did not make is found
     entry.set(nodeCrypto.random(32), 37);
     db.prepare('INSERT INTO kt_queue (account, version, entry) VALUES (?, 1, ?)').run(row.account, entry);
   });
-  await world.startServer();
+  // It is appended with whatever comes next.
+  await world.person('rupert');
   world.clockOffsetMs += 11 * 60_000;
   await heidi.restart();
   await heidi.until('found', () => warned(heidi, 'key-transparency', /was not made by it|is newer/));
@@ -346,22 +357,88 @@ test('a server that shows another log than before, or none any more, is refused'
   await alice.client.connect();
 });
 
+test('an account that changes while it is looked up is looked up again; its owner is told of what this device did not do', async () => {
+  const forNiaj = new Meddler();
+  const niaj = await world.person('niaj', { wrapDialer: forNiaj.wrap });
+  const forTrent = new Meddler();
+  const trent = await world.person('trent', { wrapDialer: forTrent.wrap });
+  for (const one of [niaj, trent]) {
+    await one.until('saw the own entry', () => one.store.log.ownEntries()[0]?.seen !== undefined);
+  }
+  const account = niaj.store.account.get()!;
+  const { origin, username, identityKey, identityPrivateKey, certificate } = account;
+  // With the identity key, as another device of the account would.
+  const stateAnew = async (): Promise<void> => {
+    const accountStatement = signAccountStatement(nodeCrypto, identityPrivateKey!, {
+      kind: 'keys',
+      origin,
+      username,
+      identityKey,
+      version: 1,
+      history: nextHistory(nodeCrypto, HISTORY_START, niaj.store.log.ownEntries()[0]!.seen!.commitment),
+      certificates: [certificate],
+      revocations: [],
+    });
+    const body = toBinary(
+      RegisterDeviceBodySchema,
+      create(RegisterDeviceBodySchema, { deviceCertificate: certificate, accountStatement }),
+    );
+    const timeMs = BigInt(Date.now());
+    const terms = { methodId: methods.device.registerDevice.id, origin, timeMs, body };
+    const signature = signRequest(nodeCrypto, identityPrivateKey!, terms);
+    await forNiaj.call(methods.device.registerDevice, { signed: { body, timeMs, signature } });
+  };
+  const names: string[] = [];
+  forTrent.request(methods.user.resolveUser, (sent) => {
+    names.push(sent.username);
+    return sent;
+  });
+  forTrent.answer(methods.user.resolveUser, async (real) => {
+    if (names.length > 1) return real;
+    // This answer is on its way while the account changes and Trent's copy of the log goes on.
+    await stateAnew();
+    await world.person('sybil');
+    await trent.client.resolve('sybil');
+    return real;
+  });
+  await trent.client.resolve('niaj');
+  assert.deepEqual(names, ['niaj', 'sybil', 'niaj']);
+  assert.equal(trent.store.log.account(identityKey)?.version, 1);
+  assert.deepEqual(trent.store.log.findings(), []);
+
+  world.clockOffsetMs += 11 * 60_000;
+  await niaj.restart();
+  await niaj.until('told', () => warned(niaj, 'account-changed', /another device/));
+  assert.deepEqual(
+    niaj.store.log.ownEntries().map(({ version, seen }) => ({ version, seen: seen !== undefined })),
+    [
+      { version: 0, seen: true },
+      { version: 1, seen: true },
+    ],
+  );
+  assert.deepEqual(niaj.store.log.findings(), []);
+  world.clockOffsetMs = 0;
+});
+
 test('THREATS 21: a server put back to an earlier state is found: by an audit, and before anything is believed', async () => {
   const victor = await world.person('victor');
   assert.deepEqual(await kinds(victor), []);
   const backup = await copyOfServer('backup');
   await world.person('judy');
   await victor.client.resolve('judy');
-  await world.stopServer();
-  await rm(world.dataDir, { recursive: true });
-  await cp(backup, world.dataDir, { recursive: true });
-  await world.startServer();
-  await victor.restart();
-  const report = await victor.client.audit();
-  assert.deepEqual(
-    report.findings.filter(({ accepted }) => !accepted).map(({ kind }) => kind),
-    ['rollback'],
-  );
-  assert.equal(report.entries, undefined);
-  await assert.rejects(victor.client.resolve('bob'), { code: 'log-finding', message: /fewer entries/ });
+  const earlier = await serverOn(backup);
+  try {
+    victor.wrapDialer = () => earlier.dialer;
+    await victor.restart();
+    const report = await victor.client.audit();
+    assert.deepEqual(
+      report.findings.filter(({ accepted }) => !accepted).map(({ kind }) => kind),
+      ['rollback'],
+    );
+    assert.equal(report.entries, undefined);
+    await assert.rejects(victor.client.resolve('bob'), { code: 'log-finding', message: /fewer entries/ });
+    await victor.close();
+  } finally {
+    await earlier.close();
+  }
 });

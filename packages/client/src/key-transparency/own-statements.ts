@@ -50,6 +50,7 @@ export async function signNextStatement(
   const { logged, keys } = await resolveSelf(engine);
   const after = next(keys);
   if (logged === undefined || after === 'unchanged') return EMPTY;
+  await engine.transparency.noteOwn(logged);
   const { origin, username, identityKey } = account;
   const head = {
     origin,

@@ -290,11 +290,17 @@ export class Transparency {
     return findings;
   }
 
-  /** Resolves ourselves: what the log has of us, verified, is ours from then on. */
   async #seeOwn(): Promise<void> {
+    const { logged } = await resolveSelf(this.#engine);
+    if (logged !== undefined) await this.noteOwn(logged);
+  }
+
+  /**
+   * What the log has of ourselves, verified, is ours from then on. Called before the next statement is signed, too: later
+   * it could not be told any more whose the one before was.
+   */
+  async noteOwn(account: ResolvedAccount): Promise<void> {
     const engine = this.#engine;
-    const { logged: account } = await resolveSelf(engine);
-    if (account === undefined) return;
     const mirror = await this.mirror();
     const known = new Map(engine.store.log.ownEntries().map((entry) => [entry.version, entry]));
     const statementHash = engine.crypto.hash('sha256', account.statement.bytes);
