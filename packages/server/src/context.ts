@@ -77,6 +77,8 @@ export interface DeviceSession {
   readonly username: string;
   /** Ed25519, 32 bytes. */
   readonly deviceKey: Uint8Array;
+  /** The gap the device was last told about here; its next Ack clears it. */
+  toldGap?: InboxGap | undefined;
 }
 
 /** The password was right, the device is not registered: may fetch recovery and nothing else. */
@@ -109,12 +111,10 @@ export interface ConnectionState {
   /** By login id in hex, oldest first. */
   readonly logins: Map<string, PendingLogin>;
   pump: InboxPump | undefined;
-  /** The gap this device was last told about here; its next Ack clears it. */
-  toldGap: InboxGap | undefined;
 }
 
 export type ClientConnection = ServerConnection<ConnectionState>;
 
 export function newConnectionState(): ConnectionState {
-  return { session: undefined, named: false, nonce: undefined, logins: new Map(), pump: undefined, toldGap: undefined };
+  return { session: undefined, named: false, nonce: undefined, logins: new Map(), pump: undefined };
 }

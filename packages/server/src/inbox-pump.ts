@@ -9,7 +9,7 @@ import type { MessageInitShape } from '@bufbuild/protobuf';
 import { EnvelopesEventSchema, InboxGapEventSchema, PushEvent } from '@quicprochat/proto';
 import type { EnvelopeSchema } from '@quicprochat/proto';
 import { CloseCode } from '@quicprochat/transport';
-import type { ClientConnection, ServerContext } from './context.ts';
+import type { ClientConnection, DeviceSession, ServerContext } from './context.ts';
 import { toEnvelope, toInboxGap } from './inbox-envelopes.ts';
 import type { Address, InboxGap, InboxRow } from './store/store.ts';
 
@@ -19,6 +19,7 @@ const BYTES_MAX = 256 * 1024;
 export class InboxPump {
   readonly #server: ServerContext;
   readonly #connection: ClientConnection;
+  readonly #session: DeviceSession;
   readonly #address: Address;
   readonly #unlisten: () => void;
   #cursor: number;
@@ -29,12 +30,13 @@ export class InboxPump {
   #toldLosses: number | undefined;
 
   /** @param afterSeq the last position the device has stored */
-  constructor(server: ServerContext, connection: ClientConnection, address: Address, afterSeq: number) {
+  constructor(server: ServerContext, connection: ClientConnection, session: DeviceSession, afterSeq: number) {
     this.#server = server;
     this.#connection = connection;
-    this.#address = address;
+    this.#session = session;
+    this.#address = session.address;
     this.#cursor = afterSeq;
-    this.#unlisten = server.live.onWake(address, (row) => {
+    this.#unlisten = server.live.onWake(this.#address, (row) => {
       if (row !== undefined && this.#follows(row)) this.#pushRows([row]);
       else this.wake();
       // Somebody has to wait until the peer has taken it.
@@ -135,7 +137,7 @@ export class InboxPump {
   #tell(gap: InboxGap): void {
     if (this.#toldLosses === gap.losses) return;
     this.#toldLosses = gap.losses;
-    this.#connection.state.toldGap = gap;
+    this.#session.toldGap = gap;
     this.#push(
       PushEvent.INBOX_GAP,
       toBinary(InboxGapEventSchema, create(InboxGapEventSchema, { gap: toInboxGap(gap) })),

@@ -43,6 +43,6 @@ export function inboxAnswer(call: DeviceCall, read: ReadInboxOutcome): InboxAnsw
   if (read.kind === 'unknown_device') throw deviceGone();
   const envelopes = read.rows.map(toEnvelope);
   if (read.gap === undefined) return { envelopes };
-  call.connection.state.toldGap = read.gap;
+  call.session.toldGap = read.gap;
   return { envelopes, gap: toInboxGap(read.gap) };
 }

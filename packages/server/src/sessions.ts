@@ -47,7 +47,6 @@ export function endSession(server: Pick<ServerContext, 'live'>, connection: Clie
   const { state } = connection;
   state.pump?.stop();
   state.pump = undefined;
-  state.toldGap = undefined;
   if (state.session?.kind === 'device') server.live.remove(state.session.address, connection);
   state.session = undefined;
 }

@@ -375,7 +375,7 @@ export class World {
   }
 
   /** A connection with a session of this device, by token and proof. */
-  async login(person: Person): Promise<TestConnection> {
+  async login(person: Person, connection = this.connect()): Promise<TestConnection> {
     const token = nodeCrypto.random(32);
     const nowMs = this.clock.wallMs();
     await this.store.putSession({
@@ -384,7 +384,6 @@ export class World {
       expiresAtMs: nowMs + 86_400_000,
       nowMs,
     });
-    const connection = this.connect();
     await resume(connection, person, token);
     return connection;
   }

@@ -3,12 +3,12 @@ import { optionalChannelId, ownInbox, safeInteger } from '../../checks.ts';
 import { deviceHandler } from '../../handler.ts';
 
 /** Removes what the device has stored, and the gap it was told about before. */
-export const ack = deviceHandler(methods.delivery.ack, async ({ server, connection, session, writes }, request) => {
+export const ack = deviceHandler(methods.delivery.ack, async ({ server, session, writes }, request) => {
   const address = ownInbox(session, request.recipientKey, request.deviceId);
   const seqUpTo = safeInteger(request.seqUpTo, 'a position');
   const channelId = optionalChannelId(request.channelId);
-  const { toldGap } = connection.state;
-  connection.state.toldGap = undefined;
+  const { toldGap } = session;
+  session.toldGap = undefined;
   const [removed] = await Promise.all([
     server.store.ack({ address, seqUpTo, channelId }, writes),
     toldGap === undefined ? undefined : server.store.clearGap(address, toldGap, writes),

@@ -375,6 +375,33 @@ describe('full and lost', () => {
     assert.deepEqual(kinds((await a.call(delivery.enqueue, to(dave, envelope(1)))).results), ['queued']);
   });
 
+  test('a gap told to one device is not cleared by the next one on the same connection', async () => {
+    const [first, second] = [await world.register('first'), await world.register('second')];
+    for (const person of [first, second]) {
+      for (let i = 0; i < 21; i++) await a.call(delivery.enqueue, to(person, envelope(1)));
+    }
+    const connection = await world.login(first);
+    // The read of the first one's inbox is under way while the second one takes the connection over.
+    const store = world.store;
+    const readInbox = store.readInbox.bind(store);
+    const began = Promise.withResolvers<void>();
+    const goOn = Promise.withResolvers<void>();
+    store.readInbox = async (read) => {
+      const outcome = await readInbox(read);
+      began.resolve();
+      await goOn.promise;
+      return outcome;
+    };
+    const peeked = connection.call(delivery.peek, own(first));
+    await began.promise;
+    store.readInbox = readInbox;
+    await world.login(second, connection);
+    goOn.resolve();
+    assert.equal((await peeked).gap?.reason, InboxGap_Reason.FULL);
+    await connection.call(delivery.ack, { ...own(second), seqUpTo: 20n });
+    assert.equal((await connection.call(delivery.peek, own(second))).gap?.reason, InboxGap_Reason.FULL);
+  });
+
   test('THREATS 35: one full and one unknown recipient do not keep a batch from the others', async () => {
     const full = await world.register('full');
     for (let i = 0; i < 20; i++) await a.call(delivery.enqueue, to(full, envelope(1)));

@@ -6,6 +6,6 @@ import { inboxAnswer, inboxRead } from '../../read-inbox.ts';
 export const fetch = deviceHandler(methods.delivery.fetch, async (call, request) => {
   const read = await call.server.store.drainInbox(inboxRead(call, request), call.writes);
   const answer = inboxAnswer(call, read);
-  call.connection.state.toldGap = undefined;
+  call.session.toldGap = undefined;
   return answer;
 });

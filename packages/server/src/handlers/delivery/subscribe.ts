@@ -10,7 +10,7 @@ export const subscribe = deviceHandler(methods.delivery.subscribe, async ({ serv
   // The session or the connection may have ended meanwhile.
   if (connection.closed === undefined && connection.state.session === session) {
     connection.state.pump?.stop();
-    const pump = new InboxPump(server, connection, session.address, afterSeq);
+    const pump = new InboxPump(server, connection, session, afterSeq);
     connection.state.pump = pump;
     pump.wake();
   }
