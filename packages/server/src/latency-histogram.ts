@@ -14,10 +14,12 @@ interface Series {
 export class LatencyHistogram {
   readonly #name: string;
   readonly #help: string;
+  readonly #labels: readonly [string, string];
   readonly #series = new Map<string, Map<string, Series>>();
 
-  constructor(name: string, help: string) {
+  constructor(name: string, help: string, labels: readonly [string, string] = ['method', 'status']) {
     this.#name = name;
+    this.#labels = labels;
     this.#help = help;
   }
 
@@ -43,7 +45,7 @@ export class LatencyHistogram {
     for (const [method, ofMethod] of this.#series) {
       for (const [status, { counts, sum }] of ofMethod) {
         // Our own words, without a character that would have to be escaped.
-        const labels = `method="${method}",status="${status}"`;
+        const labels = `${this.#labels[0]}="${method}",${this.#labels[1]}="${status}"`;
         let total = 0;
         for (const [at, count] of counts.entries()) {
           total += count;

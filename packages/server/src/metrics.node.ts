@@ -6,13 +6,14 @@
  *   /healthz   the process answers
  *   /readyz    the store takes writes, and the server is not going away
  *
- * Labels are method names and statuses: a fixed number of series, and no names of people.
+ * Labels are method names, statuses and the like: a fixed number of series, and no names of people. Counting is a few
+ * additions a call. What prom-client knows about the process (CPU, memory, event loop, garbage collection) is loaded at
+ * the first look, so that a start does not wait for it.
  */
 import http from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { Status } from '@quicprochat/proto';
 import { statusName } from '@quicprochat/transport';
-import { Counter, Gauge, Registry, collectDefaultMetrics } from 'prom-client';
 import { LatencyHistogram } from './latency-histogram.ts';
 import type { Observer } from './observer.ts';
 import type { Store } from './store/store.ts';
@@ -34,13 +35,14 @@ export interface Metrics extends Observer {
 }
 
 export function createMetrics({ store, server, certificate }: MetricsSource): Metrics {
-  const registry = new Registry();
-  const registers = [registry];
-  collectDefaultMetrics({ register: registry });
-  const counter = (name: string, help: string) => new Counter({ name, help, registers });
+  const series: Series[] = [];
+  const counter = (name: string, help: string, label?: string): Counter => {
+    const made = new Counter(name, help, label);
+    series.push(made);
+    return made;
+  };
   const enqueues = counter('enqueue_total', 'Envelopes taken from senders');
   const enqueuedBytes = counter('enqueue_bytes_total', 'Bytes of envelopes taken from senders');
-  const rateLimited = counter('rate_limit_hit_total', 'Calls refused because they came too often');
   const ofMethod = new Map<string, Counter>([
     ['Fetch', counter('fetch_total', 'Fetch calls answered ok')],
     ['FetchWait', counter('fetch_wait_total', 'FetchWait calls answered ok')],
@@ -48,16 +50,15 @@ export function createMetrics({ store, server, certificate }: MetricsSource): Me
     ['OpaqueLoginFinish', counter('auth_login_success_total', 'Password logins that succeeded')],
   ]);
   const loginFailures = counter('auth_login_failure_total', 'Password logins that were refused');
+  const rateLimited = counter('rate_limit_hit_total', 'Calls refused because they came too often');
+  const refusals = counter('rate_limit_refusals_total', 'What each rate limit has refused', 'limit');
+  const turnedAway = counter('connections_turned_away_total', 'Connections refused or ended by a guard', 'why');
   const durations = new LatencyHistogram('rpc_duration_seconds', 'From the request to its answer');
-  const gauge = (name: string, help: string, value: () => Promise<number> | number) =>
-    new Gauge({
-      name,
-      help,
-      registers,
-      async collect() {
-        this.set(await value());
-      },
-    });
+  const ofPlugins = 'From the question to the verdict of a plugin';
+  const plugins = new LatencyHistogram('plugin_hook_duration_seconds', ofPlugins, ['hook', 'outcome']);
+  const gauge = (name: string, help: string, value: () => Promise<number> | number): void => {
+    series.push({ lines: async () => [...heading(name, help, 'gauge'), `${name} ${await value()}`] });
+  };
   gauge('delivery_queue_depth', 'Envelopes in all inboxes', async () => (await store.status()).queuedEnvelopes);
   gauge('server_in_flight_rpcs', 'Calls whose handler is running', () => server()?.inFlight ?? 0);
   gauge('server_connections', 'Open connections', () => server()?.connections ?? 0);
@@ -67,22 +68,32 @@ export function createMetrics({ store, server, certificate }: MetricsSource): Me
       return Math.round((expiresAtMs - nowMs) / 1000);
     });
   }
+  let ofProcess: Promise<() => Promise<string>> | undefined;
 
   return {
     answered: (method, status, durationMs) => {
       const name = method?.slice(method.lastIndexOf('/') + 1);
       durations.observe(name ?? 'unknown', statusName(status), durationMs / 1000);
-      if (status === Status.RATE_LIMITED) rateLimited.inc();
+      if (status === Status.RATE_LIMITED) rateLimited.add();
       if (name === undefined) return;
-      if (status === Status.OK_UNSPECIFIED) ofMethod.get(name)?.inc();
-      else if (name === 'OpaqueLoginFinish') loginFailures.inc();
+      if (status === Status.OK_UNSPECIFIED) ofMethod.get(name)?.add();
+      else if (name === 'OpaqueLoginFinish') loginFailures.add();
     },
     enqueued: (bytes) => {
-      enqueues.inc();
-      enqueuedBytes.inc(bytes);
+      enqueues.add();
+      enqueuedBytes.add(bytes);
     },
-    exposition: async () => `${await registry.metrics()}${durations.exposition()}`,
-    contentType: registry.contentType,
+    limited: (limit) => refusals.add(1, limit),
+    turnedAway: (why) => turnedAway.add(1, why),
+    pluginAnswered: (plugin, hook, outcome, durationMs) =>
+      plugins.observe(`${plugin}/${hook}`, outcome, durationMs / 1000),
+    exposition: async () => {
+      ofProcess ??= processMetrics();
+      const ours = await Promise.all(series.map((each) => each.lines()));
+      const histograms = `${durations.exposition()}${plugins.exposition()}`;
+      return `${ours.flat().join('\n')}\n${histograms}${await (await ofProcess)()}`;
+    },
+    contentType: 'text/plain; version=0.0.4; charset=utf-8',
     isReady: async () => {
       if (server() === undefined) return false;
       try {
@@ -92,6 +103,54 @@ export function createMetrics({ store, server, certificate }: MetricsSource): Me
       }
     },
   };
+}
+
+async function processMetrics(): Promise<() => Promise<string>> {
+  const { Registry, collectDefaultMetrics } = await import('prom-client');
+  const registry = new Registry();
+  collectDefaultMetrics({ register: registry });
+  return () => registry.metrics();
+}
+
+/** One metric in Prometheus' text format. */
+interface Series {
+  lines(): Promise<string[]> | string[];
+}
+
+function heading(name: string, help: string, type: string): string[] {
+  return [`# HELP ${name} ${help}`, `# TYPE ${name} ${type}`];
+}
+
+function escaped(value: string): string {
+  return value.replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('\n', '\\n');
+}
+
+class Counter implements Series {
+  readonly #name: string;
+  readonly #help: string;
+  readonly #label: string | undefined;
+  #value = 0;
+  readonly #byLabel = new Map<string, number>();
+
+  constructor(name: string, help: string, label?: string) {
+    this.#name = name;
+    this.#help = help;
+    this.#label = label;
+  }
+
+  add(count = 1, value?: string): void {
+    if (value === undefined) this.#value += count;
+    else this.#byLabel.set(value, (this.#byLabel.get(value) ?? 0) + count);
+  }
+
+  lines(): string[] {
+    const lines = heading(this.#name, this.#help, 'counter');
+    if (this.#label === undefined) lines.push(`${this.#name} ${this.#value}`);
+    for (const [value, count] of this.#byLabel) {
+      lines.push(`${this.#name}{${this.#label}="${escaped(value)}"} ${count}`);
+    }
+    return lines;
+  }
 }
 
 export interface MetricsListener {

@@ -74,6 +74,55 @@ test('what happens is counted, by method and status, and nobody is named', async
   assert.doesNotMatch((await get('/metrics')).body, /alice/);
 });
 
+test('what operators’ dashboards rely on is there from the first look, and well formed', async () => {
+  const { status, body } = await get('/metrics');
+  assert.equal(status, 200);
+  const types = new Map([...body.matchAll(/^# TYPE (\S+) (\S+)$/gm)].map(([, name = '', type = '']) => [name, type]));
+  for (const [name, type] of [
+    // The list of DESIGN 7.
+    ['enqueue_total', 'counter'],
+    ['enqueue_bytes_total', 'counter'],
+    ['fetch_total', 'counter'],
+    ['fetch_wait_total', 'counter'],
+    ['key_package_upload_total', 'counter'],
+    ['auth_login_success_total', 'counter'],
+    ['auth_login_failure_total', 'counter'],
+    ['rate_limit_hit_total', 'counter'],
+    ['delivery_queue_depth', 'gauge'],
+    ['server_in_flight_rpcs', 'gauge'],
+    ['rpc_duration_seconds', 'histogram'],
+    ['rate_limit_refusals_total', 'counter'],
+    ['connections_turned_away_total', 'counter'],
+    ['plugin_hook_duration_seconds', 'histogram'],
+    ['process_cpu_seconds_total', 'counter'],
+    ['nodejs_eventloop_lag_p99_seconds', 'gauge'],
+  ] as const) {
+    assert.equal(types.get(name), type, name);
+  }
+  for (const line of body.split('\n')) {
+    assert.match(
+      line,
+      /^(?:|# (?:HELP|TYPE) .+|[a-z_]\w*(?:\{(?:\w+="[^"\n]*",?)+\})? (?:-?[\d.e+-]+|NaN)(?: \d+)?)$/i,
+    );
+  }
+  assert.equal(await value('rate_limit_refusals_total{limit="resolves"}'), 1);
+});
+
+test('a histogram counts each bucket and all below it', async () => {
+  for (const ms of [0.4, 3, 90_000]) metrics.pluginAnswered('spy', 'enqueue', 'allowed', ms);
+  const labels = 'hook="spy/enqueue",outcome="allowed"';
+  for (const [le, count] of [
+    ['0.0005', 1],
+    ['0.0025', 1],
+    ['0.005', 2],
+    ['60', 2],
+    ['+Inf', 3],
+  ] as const) {
+    assert.equal(await value(`plugin_hook_duration_seconds_bucket{le="${le}",${labels}}`), count);
+  }
+  assert.equal(await value(`plugin_hook_duration_seconds_count{${labels}}`), 3);
+});
+
 test('healthy while the process answers, ready while the store takes writes and the server stays', async () => {
   assert.deepEqual(await get('/healthz'), { status: 200, body: 'ok\n' });
   assert.deepEqual(await get('/readyz'), { status: 200, body: 'ready\n' });
