@@ -55,6 +55,11 @@ export interface QuicListenOptions {
   readonly connectionsMax?: number;
   /** Default 30,000. */
   readonly idleTimeoutMs?: number;
+  /**
+   * Asked of each client whose address has been validated, before anything is kept for it here: undefined sends it away,
+   * else what is returned is called once, when the connection has ended. Default: everyone.
+   */
+  readonly admit?: (peer: string) => (() => void) | undefined;
   /** The engine failed and accepts nothing more; its connections are lost. */
   readonly onFailure?: (error: Error) => void;
 }
@@ -84,7 +89,7 @@ export async function listenQuic(
   accept: (connection: Connection) => void,
 ): Promise<Listener> {
   const { NativeQuicServer } = loadNative();
-  const connections = new Map<number, QuicConnection>();
+  const connections = new Map<number, { readonly connection: QuicConnection; readonly left: () => void }>();
   const worker = new Worker();
 
   const engineOf = (handle: number): ConnectionEngine => ({
@@ -102,17 +107,20 @@ export async function listenQuic(
   // What changes who is behind a handle, and what unblocks writers, never waits in a queue.
   const receive = (event: NativeEvent): void => {
     const handle = event.connHandle;
-    const connection = connections.get(handle);
+    const connection = connections.get(handle)?.connection;
     switch (event.eventType) {
       case EventType.newSession: {
         const peer = formatAddress(event.meta?.remoteAddr ?? '', event.meta?.remotePort ?? 0);
-        connections.set(handle, new QuicConnection(engineOf(handle), peer, 'server'));
+        const left = options.admit === undefined ? () => {} : options.admit(peer);
+        if (left === undefined) server.closeSession(handle, CloseCode.limits, 'too many connections');
+        else connections.set(handle, { connection: new QuicConnection(engineOf(handle), peer, 'server'), left });
         return;
       }
       case EventType.handshakeDone:
         if (connection !== undefined) accept(connection);
         return;
       case EventType.sessionClosed:
+        connections.get(handle)?.left();
         connections.delete(handle);
         connection?.ended(closeReasonOf(event));
         return;
@@ -123,7 +131,7 @@ export async function listenQuic(
       case EventType.writeReady:
         // Handle 0 is both the first connection and "all of them".
         if (handle !== 0) connection?.dispatch(event);
-        else for (const each of connections.values()) each.dispatch(event);
+        else for (const each of connections.values()) each.connection.dispatch(event);
         return;
       case EventType.shutdownComplete:
         worker.stopped(server);
@@ -131,7 +139,8 @@ export async function listenQuic(
       case EventType.error:
         if (event.meta?.errorCategory !== 'runtime') break;
         for (const each of connections.values()) {
-          each.ended({ kind: 'lost', code: 0, reason: 'the QUIC engine failed' });
+          each.left();
+          each.connection.ended({ kind: 'lost', code: 0, reason: 'the QUIC engine failed' });
         }
         connections.clear();
         options.onFailure?.(new Error(`QUIC engine: ${event.meta.errorReason ?? 'failed'}`));
@@ -167,7 +176,7 @@ export async function listenQuic(
   return {
     address: { host: bound.address, port: bound.port },
     close: () => {
-      for (const connection of connections.values()) {
+      for (const { connection } of connections.values()) {
         connection.close(CloseCode.shutdown, 'the server is shutting down');
       }
       worker.stop(server);
@@ -382,6 +391,8 @@ const ALERT_NO_APPLICATION_PROTOCOL = 120;
 // Revoked, expired, unknown, illegal parameter of a certificate; unknown authority; access denied.
 const ALERTS_UNTRUSTED: ReadonlySet<number> = new Set([43, 44, 45, 46, 48, 49]);
 const CONNECTION_REFUSED = 2;
+// RFC 9000 section 20.1: closed by the application before the handshake was done.
+const APPLICATION_ERROR = 12;
 
 function connectErrorOf(event: NativeEvent, peer: string, serverName: string): ConnectError {
   const code = event.meta?.errorCode ?? 0;
@@ -399,7 +410,7 @@ function connectErrorOf(event: NativeEvent, peer: string, serverName: string): C
   if (alert === ALERT_NO_APPLICATION_PROTOCOL) {
     return new ConnectError('handshake', `${peer} is not a quicprochat server`);
   }
-  if (code === CONNECTION_REFUSED || code === CloseCode.shutdown) {
+  if (code === CONNECTION_REFUSED || code === APPLICATION_ERROR || code === CloseCode.shutdown) {
     return new ConnectError('refused', `${peer} refused the connection`);
   }
   return new ConnectError('handshake', `the handshake with ${peer} failed (code ${code})`);

@@ -16,7 +16,7 @@ import type { CloseReason, Connection, Listener } from './connection.ts';
 import { CloseCode } from './connection.ts';
 import { ConnectError, type ConnectErrorKind, type RpcError } from './errors.ts';
 import type { MethodDescriptor } from './method.ts';
-import { type QuicConnectOptions, connectQuic, listenQuic } from './quic.node.ts';
+import { type QuicConnectOptions, type QuicListenOptions, connectQuic, listenQuic } from './quic.node.ts';
 import { EventType, type NativeEvent, loadNative } from './quic-engine.node.ts';
 import { RpcClient } from './rpc-client.ts';
 import { RpcServer, route } from './rpc-server.ts';
@@ -81,7 +81,7 @@ class TestServer {
     });
   }
 
-  async listen(options: { host?: string; port?: number; idleTimeoutMs?: number } = {}): Promise<this> {
+  async listen(options: Partial<QuicListenOptions> = {}): Promise<this> {
     const { certificate, privateKey } = identity;
     this.listener = await listenQuic(
       { host: '127.0.0.1', port: 0, certificate, privateKey, ...options },
@@ -396,6 +396,47 @@ describe('THREATS 24: what comes from the network', { timeout: 60_000 }, () => {
     native.requestShutdown();
     await stopped;
     native.joinWorker();
+  });
+
+  test('who may not have another connection is sent away at once, until one of them has ended', async () => {
+    const open: string[] = [];
+    let changed = (): void => {};
+    const server = await new TestServer().listen({
+      admit: (peer) => {
+        if (open.length === 2) return undefined;
+        open.push(peer);
+        return () => {
+          open.splice(open.indexOf(peer), 1);
+          changed();
+        };
+      },
+    });
+    const [first, second] = [await server.client(), await server.client()];
+    assert.deepEqual(
+      open.map((peer) => peer.replace(/\d+$/, 'port')),
+      ['127.0.0.1:port', '127.0.0.1:port'],
+    );
+    // The client is done with the handshake before the server is: it may see a connection that ends at once.
+    const refused = await connectQuic({ host: '127.0.0.1', port: server.port, trustAnchor }).catch(
+      (error: unknown) => error,
+    );
+    if (refused instanceof Error) fails('refused')(refused);
+    else {
+      const { promise: ended, resolve: setEnded } = Promise.withResolvers<CloseReason>();
+      (refused as Connection).start({ onStream: () => undefined, onClose: setEnded });
+      assert.equal((await ended).kind, 'peer');
+    }
+    assert.equal([...server.rpc.connections].length, 2, 'the refused one is no connection');
+    const oneLeft = new Promise<void>((resolve) => {
+      changed = resolve;
+    });
+    first.close();
+    await oneLeft;
+    const third = await server.client();
+    await third.call(echo, {});
+    second.close();
+    third.close();
+    await server.listener.close();
   });
 
   test('0-RTT is refused: a client with a ticket that wants it sends none', async () => {

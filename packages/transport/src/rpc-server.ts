@@ -68,6 +68,10 @@ export interface ServerConnection<S> {
 export interface CallContext<S> {
   readonly connection: ServerConnection<S>;
   readonly method: MethodDescriptor;
+  /** Counts the calls of this server up from 1, for logs. */
+  readonly sequence: number;
+  /** Of the encoded request. */
+  readonly requestBytes: number;
   /** Aborted by Cancel, the deadline, a reset stream or a lost connection. */
   readonly signal: AbortSignal;
 }
@@ -132,10 +136,18 @@ export interface RpcServerOptions<S> {
   readonly clock?: Clock;
   /** A connection has ended; its calls are aborted. */
   readonly onDisconnect?: (connection: ServerConnection<S>, reason: CloseReason) => void;
-  /** A call has been answered. `method` is undefined for an unknown one. For metrics and logs. */
-  readonly onAnswered?: (method: MethodDescriptor | undefined, status: number, durationMs: number) => void;
+  /**
+   * A call has been answered, for metrics and logs. `method` is undefined for an unknown one, `context` for a call that
+   * was refused at its header.
+   */
+  readonly onAnswered?: (
+    method: MethodDescriptor | undefined,
+    status: number,
+    durationMs: number,
+    context?: CallContext<S>,
+  ) => void;
   /** A handler failed otherwise than by RpcError: our bug. */
-  readonly onFault?: (method: MethodDescriptor, error: unknown) => void;
+  readonly onFault?: (method: MethodDescriptor, error: unknown, context: CallContext<S>) => void;
 }
 
 /** Dispatches calls of any number of connections to handlers. */
@@ -198,6 +210,7 @@ class Core<S> {
   inFlight = 0;
   heldBytes = 0;
   nextId = 1;
+  nextSequence = 1;
 
   constructor(options: RpcServerOptions<S>) {
     this.options = options;
@@ -536,6 +549,7 @@ class ServerStream<S> implements StreamHandler, FrameSink {
 class Call<S> implements CallContext<S> {
   readonly id: number;
   readonly method: MethodDescriptor;
+  readonly sequence: number;
   /** As announced. */
   readonly requestBytes: number;
   /** Of these, what has come whole. */
@@ -553,6 +567,7 @@ class Call<S> implements CallContext<S> {
     this.#route = found;
     this.method = found.method;
     this.id = id;
+    this.sequence = stream.peer.core.nextSequence++;
     this.requestBytes = requestBytes;
     this.#startedAt = stream.peer.core.clock.now();
     this.deadline = this.#startedAt + found.method.timeoutMs;
@@ -645,7 +660,7 @@ class Call<S> implements CallContext<S> {
     }
     if (this.#answered) this.#over();
     else {
-      this.#core.options.onFault?.(this.method, error);
+      this.#core.options.onFault?.(this.method, error, this);
       this.#answer(Status.INTERNAL, encodeError(statusName(Status.INTERNAL), '', 0));
     }
   }
@@ -655,7 +670,7 @@ class Call<S> implements CallContext<S> {
     this.#stream.answer(this, status, payload);
     const { clock, options } = this.#core;
     if (options.onAnswered !== undefined) {
-      options.onAnswered(this.method, status, clock.now() - this.#startedAt);
+      options.onAnswered(this.method, status, clock.now() - this.#startedAt, this);
     }
     if (!this.#running) this.#over();
   }
