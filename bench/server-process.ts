@@ -35,6 +35,8 @@ export class ServerProcess {
   /** Starts a server on a free port of the loopback interface; nothing limits how often one may ask. */
   static async start(dataDir: string): Promise<ServerProcess> {
     const settings = [
+      '--connections-per-address',
+      '10000',
       '--data-dir',
       dataDir,
       '--listen',
@@ -47,6 +49,13 @@ export class ServerProcess {
       '127.0.0.1:0',
     ];
     const rates = [
+      'connects',
+      'calls',
+      'anonymous',
+      'enqueues',
+      'enqueue-kib',
+      'resolves-from-address',
+      'changes',
       'registrations',
       'passwords',
       'resumes',

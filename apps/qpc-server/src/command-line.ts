@@ -6,6 +6,8 @@ import { COMMANDS } from './command-table.ts';
 import type { Command } from './command.ts';
 
 const SWITCHES = new Set(['production', 'pushPrivate', 'allowSealedSender']);
+// A file name may have commas.
+const REPEATED = new Set(['plugin']);
 
 /** The command that the words name, and the words after its name. Without a name it is `start`. */
 export function findCommand(words: readonly string[]): { command: Command; rest: readonly string[] } | undefined {
@@ -81,7 +83,8 @@ function notesOf({ examples = [] }: Command): string {
 function optionOf(setting: Setting): Option {
   const { flag, description, path, standard } = setting;
   const text = standard === undefined ? description : `${description} (default: ${standard})`;
-  return new Option(SWITCHES.has(path) ? flag : `${flag} <value>`, text);
+  const option = new Option(SWITCHES.has(path) ? flag : `${flag} <value>`, text);
+  return REPEATED.has(path) ? option.argParser((value, before: string[] = []) => [...before, value]) : option;
 }
 
 /** The settings that were given as flags, by `Setting.path`. */

@@ -58,6 +58,11 @@ const origin = z
     'must be a host name, with a port if it has one of its own',
   );
 
+/** A list of files: an array in the file or of repeated flags, or text with commas. */
+const files = z
+  .union([z.string().transform((value) => value.split(',')), z.array(z.string())], { error: 'must be a list of files' })
+  .pipe(z.array(z.string().trim().min(1, 'must not name an empty file')));
+
 /** A list of identity keys: an array in the file, or text with commas. */
 const identityKeys = z
   .union([z.string().transform((value) => value.split(',')), z.array(z.string())], {
@@ -100,12 +105,21 @@ const limitsSchema = z.strictObject({
 });
 
 const ratesSchema = z.strictObject({
+  connects: rate('connects', 'connections from a network address'),
+  calls: rate('calls', 'calls on a connection'),
+  anonymous: rate('anonymous', 'calls without a session from a network address'),
   registrations: rate('registrations', 'registrations from a network address'),
   passwords: rate('passwords', 'password attempts from a network address'),
   resumes: rate('resumes', 'resumed sessions from a network address'),
   resolves: rate('resolves', 'look-ups by an account'),
   logReads: rate('logReads', 'reads of the key-transparency log from a network address'),
   statements: rate('statements', 'changes of the devices of an account'),
+  resolvesFromAddress: rate('resolvesFromAddress', 'look-ups from a network address'),
+  enqueues: rate('enqueues', 'messages of an account'),
+  enqueueKib: rate('enqueueKib', 'KiB of messages of an account'),
+  uploadKib: rate('uploadKib', 'KiB of files uploaded by an account'),
+  downloadKib: rate('downloadKib', 'KiB of files downloaded by an account'),
+  changes: rate('changes', 'changes of an account, its devices and keys'),
   channels: rate('channels', 'channels opened by an account'),
   commits: rate('commits', 'commits of a device'),
   commitKib: rate('commitKib', 'KiB of commits and Welcomes by an account'),
@@ -133,6 +147,8 @@ const configSchema = z.strictObject({
     .default('info')
     .describe('silent, error, warn, info or debug; logs go to standard error'),
   connectionsMax: whole(1, 1_000_000, 10_000).describe('connections at once'),
+  connectionsPerAddress: whole(1, 1_000_000, 1_000).describe('connections at once from a network address'),
+  loginDeadlineSecs: whole(5, 86_400, 120).describe('how long a connection may be idle on which nobody has logged in'),
   shutdownGraceSecs: whole(0, 600, 10).describe('how long calls in flight may take when the server stops'),
   production: yesOrNo.describe('refuse weak or open secrets, a generated certificate and an unencrypted database'),
   allowSealedSender: yesOrNo.describe('take messages to channels from senders who do not say who they are'),
@@ -142,6 +158,11 @@ const configSchema = z.strictObject({
   reportKeyFile: text
     .optional()
     .describe('file with the key that reports are sealed to (default: the one of qpc-server admin report-key)'),
+  auditLog: text.optional().describe('file of the audit log, or off (default: audit.log in the data folder)'),
+  auditLogBytes: whole(65_536, 2 ** 40, 16 * 2 ** 20).describe('bytes after which a new audit log is begun'),
+  auditLogFiles: whole(1, 1_000, 8).describe('audit logs kept, the current one among them'),
+  plugin: files.optional().describe('module of a plugin; may be given several times'),
+  pluginDeadlineMs: whole(10, 10_000, 250).describe('how long a plugin may think about a call'),
   pushPrivate: yesOrNo.describe('let push webhooks use plain HTTP and addresses of private networks'),
   limits: limitsSchema.prefault({}),
   rates: ratesSchema.prefault({}),

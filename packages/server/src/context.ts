@@ -4,13 +4,16 @@
  */
 import type { CryptoProvider, KeyPair } from '@quicprochat/crypto';
 import type { Clock, ServerConnection } from '@quicprochat/transport';
+import type { Auditor } from './audit.ts';
 import type { Blobs } from './blobs.ts';
 import type { KeyTransparency } from './key-transparency.ts';
 import type { LiveDevices } from './live-devices.ts';
 import type { InboxPump } from './inbox-pump.ts';
 import type { Observer } from './observer.ts';
+import type { Plugins } from './plugins.ts';
 import type { PushNotifiers, PushWakeUps } from './push-notifier.ts';
-import type { RateLimits } from './rate-limits.ts';
+import { networkOf } from './rate-limits.ts';
+import type { RateLimits, TokenBucket } from './rate-limits.ts';
 import type { ReadTurns } from './read-turns.ts';
 import type { Address, InboxGap, InboxRow, Store, StoreLimits } from './store/store.ts';
 
@@ -22,6 +25,8 @@ export interface ServerClock extends Clock {
 
 /** Structured logging; pino fits. Fields carry no user data: identities only as `ServerContext.reference`. */
 export interface Log {
+  /** Default: every level is. */
+  isLevelEnabled?(level: 'debug'): boolean;
   debug(fields: object, message: string): void;
   info(fields: object, message: string): void;
   warn(fields: object, message: string): void;
@@ -34,6 +39,9 @@ export interface ServerContext {
   readonly clock: ServerClock;
   readonly log: Log;
   readonly observer: Observer;
+  readonly auditor: Auditor;
+  /** Undefined without any. */
+  readonly plugins: Plugins | undefined;
   readonly version: string;
   readonly startedAtMs: number;
   /** The name in every signed statement (PROTOCOL 10). */
@@ -66,6 +74,8 @@ export interface ServerContext {
   arrived(addresses: readonly Address[], rows?: ReadonlyMap<Address, InboxRow>): void;
   /** Aborted when the server begins to go away: whoever waits for something stops waiting. */
   readonly leaving: AbortSignal;
+  /** The name of a call in logs, in the audit log and in answers that say `internal`. */
+  callId(sequence: number): string;
   /** A short keyed hash of an identity or address, for logs: the same within one run, meaningless outside it. */
   reference(bytes: Uint8Array): string;
 }
@@ -74,6 +84,10 @@ export interface ServerContext {
 export interface DeviceSession {
   readonly kind: 'device';
   readonly address: Address;
+  /** Its identity key in hex. */
+  readonly account: string;
+  /** Its address in hex. */
+  readonly device: string;
   readonly username: string;
   /** Ed25519, 32 bytes. */
   readonly deviceKey: Uint8Array;
@@ -103,6 +117,12 @@ interface PendingLogin {
 }
 
 export interface ConnectionState {
+  /** Where it comes from, as limits count it. */
+  readonly network: string;
+  /** On the monotonic clock: when it was made, or last called. */
+  usedAt: number;
+  /** What it may still call; made by the first call. */
+  calls: TokenBucket | undefined;
   session: DeviceSession | RecoverySession | undefined;
   /** It has had a device's session: nothing sealed may follow on it, or the two together name the sender. */
   named: boolean;
@@ -115,6 +135,15 @@ export interface ConnectionState {
 
 export type ClientConnection = ServerConnection<ConnectionState>;
 
-export function newConnectionState(): ConnectionState {
-  return { session: undefined, named: false, nonce: undefined, logins: new Map(), pump: undefined };
+export function newConnectionState(clock: Clock, connection: { readonly peer: string }): ConnectionState {
+  return {
+    network: networkOf(connection),
+    usedAt: clock.now(),
+    calls: undefined,
+    session: undefined,
+    named: false,
+    nonce: undefined,
+    logins: new Map(),
+    pump: undefined,
+  };
 }

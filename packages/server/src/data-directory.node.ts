@@ -8,6 +8,8 @@
  *   receipt-key         Ed25519 key of delivery receipts
  *   log-key             Ed25519 key of the key-transparency log's checkpoints
  *   log-vrf-key         the log's VRF key, private half first
+ *   audit-key           of the hashes in the audit log
+ *   audit.log           the audit log, unless it is kept elsewhere
  *   cert.pem cert.der   what clients trust, when made here; key.pem its private key
  */
 import {

@@ -10,6 +10,7 @@ import type { ReceiptTermsSchema } from '@quicprochat/proto';
 import type { ServerContext } from './context.ts';
 import { EnvelopeType } from './envelope-shape.ts';
 import type { Call } from './handler.ts';
+import { askEnqueue } from './plugins.ts';
 import { alreadyExists, conflict, noSuchChannel } from './refusals.ts';
 import type { Address, InboxRow, Payload, RecipientResult, Target, TargetRefusal } from './store/store.ts';
 
@@ -51,6 +52,7 @@ export async function requireMember(
 
 /** @throws RpcError when nobody could be addressed, or the message id is taken */
 export async function deliver(call: Call, submission: Submission): Promise<Delivered> {
+  if (call.server.plugins !== undefined) await askEnqueue(call, submission);
   if (submission.ephemeral) return deliverLive(call, submission);
   const { server } = call;
   const { target, channelId, messageId, data, ttlSecs } = submission;

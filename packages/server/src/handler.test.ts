@@ -1,9 +1,8 @@
 // What becomes of errors: a handler that fails takes neither the connection nor the server down, and tells no details.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { nodeCrypto as crypto } from '@quicprochat/crypto/node';
 import { Status, StoreState } from '@quicprochat/proto';
-import { memoryPair, methods, RpcClient, RpcError, RpcServer } from '@quicprochat/transport';
+import { memoryPair, methods, RpcClient, RpcError, RpcServer, systemClock } from '@quicprochat/transport';
 import { newConnectionState } from './context.ts';
 import type { ConnectionState, ServerContext } from './context.ts';
 import { authorize, handler } from './handler.ts';
@@ -23,10 +22,10 @@ async function refusal(promise: Promise<unknown>): Promise<RpcError> {
 function serverOf(run: () => Promise<never> | never) {
   const log = new TestLog();
   // The wrapper around handlers uses these two and nothing else of the server.
-  const context: Pick<ServerContext, 'crypto' | 'log'> = { crypto, log };
+  const context: Pick<ServerContext, 'callId' | 'log'> = { callId: (sequence) => `c0ffee00-${sequence}`, log };
   const rpc = new RpcServer<ConnectionState>({
     routes: [handler(methods.p2p.health, run)(context as ServerContext)],
-    newState: newConnectionState,
+    newState: (connection) => newConnectionState(systemClock, connection),
     authorize,
   });
   const { client, server } = memoryPair();
@@ -46,7 +45,7 @@ test('a fault is internal, with a reference that leads to the log and no detail 
       const error = await refusal(client.call(methods.p2p.health, {}));
       assert.equal(error.status, Status.INTERNAL);
       assert.doesNotMatch(error.message, /detail/);
-      const reference = /reference ([0-9a-f]{8})/.exec(error.message)?.[1];
+      const reference = /reference ([0-9a-f]{8}-\d+)$/.exec(error.message)?.[1];
       assert.ok(reference !== undefined && log.lines.at(-1)?.includes(reference));
     }
     assert.equal(client.closed, undefined);

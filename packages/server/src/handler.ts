@@ -9,6 +9,7 @@ import { encodeHex } from '@quicprochat/crypto';
 import { Status } from '@quicprochat/proto';
 import { route, RpcError } from '@quicprochat/transport';
 import type { CallContext, MethodAuth, MethodDescriptor, Route } from '@quicprochat/transport';
+import type { AuditEvent } from './audit.ts';
 import type { ClientConnection, ConnectionState, DeviceSession, ServerContext } from './context.ts';
 import { forbidden, passwordChanged, unauthenticated } from './refusals.ts';
 import { isStillThePassword } from './sessions.ts';
@@ -19,6 +20,7 @@ import type { WriteContext } from './store/store.ts';
 export interface Call {
   readonly server: ServerContext;
   readonly connection: ClientConnection;
+  readonly context: CallContext<ConnectionState>;
   /** Goes with every write to the store. */
   readonly writes: WriteContext;
   /** Aborted when nobody waits for the answer any more. */
@@ -34,6 +36,11 @@ export interface DeviceCall extends Call {
 export type RouteMaker = (server: ServerContext) => Route<ConnectionState>;
 
 type Answer<O extends DescMessage> = MessageInitShape<O> | Promise<MessageInitShape<O>>;
+
+/** Into the audit log. */
+export function audit({ server, connection, context }: Call, event: AuditEvent): void {
+  server.auditor.record(event, { network: connection.state.network, call: server.callId(context.sequence) });
+}
 
 /** A handler for callers with or without a session. */
 export function handler<I extends DescMessage, O extends DescMessage>(
@@ -148,10 +155,13 @@ function guarded<I extends DescMessage, O extends DescMessage>(
 ): (context: CallContext<ConnectionState>, request: MessageShape<I>) => Answer<O> {
   return (context, request) => {
     const { connection } = context;
-    const failed = (error: unknown): RpcError => asRpcError(server, method, connection, error);
+    const failed = (error: unknown): RpcError => asRpcError(server, method, context, error);
+    // Several connections of one device take turns like one.
+    const { session } = connection.state;
+    const fairnessKey = session?.kind === 'device' ? session.device : connection.id;
     try {
       const answer = run(
-        { server, connection, writes: { fairnessKey: connection.id }, signal: () => context.signal },
+        { server, connection, context, writes: { fairnessKey }, signal: () => context.signal },
         request,
       );
       return answer instanceof Promise
@@ -168,12 +178,12 @@ function guarded<I extends DescMessage, O extends DescMessage>(
 function asRpcError(
   server: ServerContext,
   method: MethodDescriptor,
-  connection: ClientConnection,
+  { connection, sequence }: CallContext<ConnectionState>,
   error: unknown,
 ): RpcError {
   if (error instanceof RpcError) return error;
-  const reference = encodeHex(server.crypto.random(4));
-  const fields = { method: method.name, connection: connection.id, reference, err: error };
+  const call = server.callId(sequence);
+  const fields = { method: method.name, connection: connection.id, call, err: error };
   if (error instanceof StoreError && error.kind !== 'internal' && error.kind !== 'misuse') {
     server.log.warn({ ...fields, store: error.kind }, 'the store could not serve a call');
     return new RpcError(Status.UNAVAILABLE, STORE_WORDS[error.kind] ?? 'the server cannot read or write its data now', {
@@ -182,7 +192,7 @@ function asRpcError(
     });
   }
   server.log.error(fields, 'a handler failed');
-  return new RpcError(Status.INTERNAL, `a fault of the server, recorded there under reference ${reference}`);
+  return new RpcError(Status.INTERNAL, `a fault of the server, recorded there under reference ${call}`);
 }
 
 const STORE_WORDS: Record<string, string> = {

@@ -1,7 +1,7 @@
 /**
  * Token buckets (PROTOCOL 3, 5, 6, 8; THREATS 15, 17, 20). A bucket holds up to `burst` tokens and regains them evenly;
- * a call takes one or is told when to come back. Buckets of callers that have not called lately are full, so forgetting
- * them changes nothing; that keeps the tables bounded.
+ * a call takes one or is told when to come back. A full bucket is as good as none, so those are forgotten as new ones come,
+ * and beyond a hundred thousand of one kind the one unused for longest: that keeps the tables bounded.
  */
 import type { Clock, ServerConnection } from '@quicprochat/transport';
 import { rateLimited } from './refusals.ts';
@@ -14,49 +14,87 @@ export interface Rate {
 
 const KEYS_MAX = 100_000;
 const HOUR_MS = 3_600_000;
+// Of the ones unused for longest, how many each new one looks at: the table shrinks faster than it grows.
+const LOOKED_AT = 2;
 
-export class TokenBuckets {
+/** One bucket: of a connection, say, which takes it along when it ends. */
+export class TokenBucket {
   readonly #clock: Clock;
   readonly #burst: number;
   readonly #perMs: number;
-  // In order of last use: the first is the one not used for longest.
-  readonly #buckets = new Map<string, { tokens: number; at: number }>();
+  #tokens: number;
+  #at: number;
 
   constructor(clock: Clock, rate: Rate) {
     this.#clock = clock;
     this.#burst = Math.max(1, rate.burst);
     this.#perMs = rate.perHour / HOUR_MS;
+    this.#tokens = this.#burst;
+    this.#at = clock.now();
+  }
+
+  /** Takes `cost` tokens: 0 when there were as many, else the milliseconds until there are. */
+  take(cost = 1): number {
+    if (this.#perMs === 0) return 0;
+    const now = this.#clock.now();
+    this.#tokens = Math.min(this.#burst, this.#tokens + (now - this.#at) * this.#perMs);
+    this.#at = now;
+    const wanted = Math.min(cost, this.#burst);
+    if (this.#tokens < wanted) return (wanted - this.#tokens) / this.#perMs;
+    this.#tokens -= wanted;
+    return 0;
+  }
+
+  /** As good as a new one. */
+  get isFull(): boolean {
+    return this.#tokens + (this.#clock.now() - this.#at) * this.#perMs >= this.#burst;
+  }
+}
+
+/** A bucket for each of many. */
+export class TokenBuckets {
+  readonly #clock: Clock;
+  readonly #rate: Rate;
+  // In order of last use: the first is the one not used for longest.
+  readonly #buckets = new Map<string, TokenBucket>();
+
+  constructor(clock: Clock, rate: Rate) {
+    this.#clock = clock;
+    this.#rate = rate;
   }
 
   /** Takes `cost` tokens: 0 when there were as many, else the milliseconds until there are. */
   take(key: string, cost = 1): number {
-    if (this.#perMs === 0) return 0;
-    const now = this.#clock.now();
+    if (this.#rate.perHour === 0) return 0;
     const known = this.#buckets.get(key);
-    const tokens =
-      known === undefined ? this.#burst : Math.min(this.#burst, known.tokens + (now - known.at) * this.#perMs);
-    this.#buckets.delete(key);
-    const wanted = Math.min(cost, this.#burst);
-    const granted = tokens >= wanted;
-    this.#buckets.set(key, { tokens: granted ? tokens - wanted : tokens, at: now });
-    if (this.#buckets.size > KEYS_MAX) this.#forgetOldest();
-    return granted ? 0 : (wanted - tokens) / this.#perMs;
+    if (known === undefined) this.#makeRoom();
+    else this.#buckets.delete(key);
+    const bucket = known ?? new TokenBucket(this.#clock, this.#rate);
+    this.#buckets.set(key, bucket);
+    return bucket.take(cost);
   }
 
   get size(): number {
     return this.#buckets.size;
   }
 
-  #forgetOldest(): void {
-    for (const key of this.#buckets.keys()) {
-      this.#buckets.delete(key);
-      return;
+  #makeRoom(): void {
+    let looked = 0;
+    for (const [key, bucket] of this.#buckets) {
+      if (looked++ === LOOKED_AT) return;
+      if (bucket.isFull || this.#buckets.size >= KEYS_MAX) this.#buckets.delete(key);
     }
   }
 }
 
 /** What is limited, in events an hour. */
 export interface RateSettings {
+  /** New connections, per network address: each costs a handshake. */
+  readonly connects: Rate;
+  /** Calls of any kind, per connection. */
+  readonly calls: Rate;
+  /** Calls without a session, per network address. */
+  readonly anonymous: Rate;
   /** RegisterFinish, per network address. */
   readonly registrations: Rate;
   /** RegisterStart and LoginStart, per network address: each costs an evaluation. */
@@ -69,6 +107,18 @@ export interface RateSettings {
   readonly logReads: Rate;
   /** Account statements after the first, per account: each is an entry for good, which every client mirrors. */
   readonly statements: Rate;
+  /** ResolveUser and ResolveIdentity, per network address, however many accounts ask from there. */
+  readonly resolvesFromAddress: Rate;
+  /** Enqueue and BatchEnqueue, per account. */
+  readonly enqueues: Rate;
+  /** Their payloads in KiB, per account. */
+  readonly enqueueKib: Rate;
+  /** UploadBlob in KiB, per account. */
+  readonly uploadKib: Rate;
+  /** DownloadBlob in KiB, per account. */
+  readonly downloadKib: Rate;
+  /** What changes an account, its devices, keys, recovery and where they are reached, per account. */
+  readonly changes: Rate;
   /** CreateChannel, per account: each leaves rows for good. */
   readonly channels: Rate;
   /** SubmitCommit, per device. */
@@ -94,12 +144,21 @@ export interface RateSettings {
 export type RateName = keyof RateSettings;
 
 export const DEFAULT_RATES: RateSettings = {
+  connects: { burst: 2_000, perHour: 120_000 },
+  calls: { burst: 20_000, perHour: 3_600_000 },
+  anonymous: { burst: 10_000, perHour: 600_000 },
   registrations: { burst: 60, perHour: 600 },
   passwords: { burst: 120, perHour: 3_600 },
   resumes: { burst: 2_000, perHour: 120_000 },
   resolves: { burst: 200, perHour: 3_600 },
   logReads: { burst: 1_000, perHour: 36_000 },
   statements: { burst: 40, perHour: 40 },
+  resolvesFromAddress: { burst: 2_000, perHour: 36_000 },
+  enqueues: { burst: 20_000, perHour: 720_000 },
+  enqueueKib: { burst: 524_288, perHour: 8_388_608 },
+  uploadKib: { burst: 2_097_152, perHour: 8_388_608 },
+  downloadKib: { burst: 8_388_608, perHour: 33_554_432 },
+  changes: { burst: 100, perHour: 600 },
   channels: { burst: 200, perHour: 1_200 },
   commits: { burst: 30, perHour: 1_800 },
   commitKib: { burst: 65_536, perHour: 262_144 },
@@ -113,12 +172,21 @@ export const DEFAULT_RATES: RateSettings = {
 };
 
 const WORDS: Record<RateName, string> = {
+  connects: 'too many connections from this network address',
+  calls: 'too many calls on this connection',
+  anonymous: 'too many calls without a session from this network address',
   registrations: 'too many registrations from this network address',
   passwords: 'too many password attempts from this network address',
   resumes: 'too many sessions from this network address',
   resolves: 'too many look-ups from this account',
   logReads: 'the key-transparency log was read too often from this network address',
   statements: 'this account has stated its devices too often',
+  resolvesFromAddress: 'too many look-ups from this network address',
+  enqueues: 'too many messages from this account',
+  enqueueKib: 'the messages of this account were too large together',
+  uploadKib: 'this account has uploaded too much',
+  downloadKib: 'this account has downloaded too much',
+  changes: 'this account was changed too often',
   channels: 'too many channels were opened by this account',
   commits: 'this device has committed too often',
   commitKib: 'the commits of this account were too large together',
@@ -132,9 +200,16 @@ const WORDS: Record<RateName, string> = {
 };
 
 export class RateLimits {
+  readonly #clock: Clock;
+  readonly #settings: RateSettings;
   readonly #buckets: Record<RateName, TokenBuckets>;
+  readonly #refused: (name: RateName) => void;
 
-  constructor(clock: Clock, settings: RateSettings) {
+  /** @param refused told of each refusal, to count it */
+  constructor(clock: Clock, settings: RateSettings, refused: (name: RateName) => void = () => {}) {
+    this.#clock = clock;
+    this.#settings = settings;
+    this.#refused = refused;
     const entries = (Object.keys(settings) as RateName[]).map((name) => [
       name,
       new TokenBuckets(clock, settings[name]),
@@ -144,8 +219,30 @@ export class RateLimits {
 
   /** Takes `cost` tokens of `name` for `key`. @throws RpcError `rate limited` */
   take(name: RateName, key: string, cost = 1): void {
-    const waitMs = this.#buckets[name].take(key, cost);
-    if (waitMs > 0) throw rateLimited(WORDS[name], waitMs);
+    this.#check(name, this.#buckets[name].take(key, cost));
+  }
+
+  /** Takes a token of a bucket from `bucket`. @throws RpcError `rate limited` */
+  takeOf(name: RateName, bucket: TokenBucket): void {
+    this.#check(name, bucket.take());
+  }
+
+  /** Whether a token of `name` for `key` was there, which it now no longer is. */
+  has(name: RateName, key: string): boolean {
+    const has = this.#buckets[name].take(key) === 0;
+    if (!has) this.#refused(name);
+    return has;
+  }
+
+  /** A bucket that lives with what it is for. */
+  bucket(name: RateName): TokenBucket {
+    return new TokenBucket(this.#clock, this.#settings[name]);
+  }
+
+  #check(name: RateName, waitMs: number): void {
+    if (waitMs === 0) return;
+    this.#refused(name);
+    throw rateLimited(WORDS[name], waitMs);
   }
 }
 

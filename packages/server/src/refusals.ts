@@ -47,6 +47,10 @@ export function rateLimited(message: string, retryAfterMs: number): RpcError {
   });
 }
 
+export function unavailable(message: string, retryAfterMs: number): RpcError {
+  return new RpcError(Status.UNAVAILABLE, message, { hint: 'Try again.', retryAfterMs });
+}
+
 /** With the operator's own words; only the banned person hears them, after having proven who that is. */
 export function banned({ reason, untilMs }: Ban): RpcError {
   const why = reason === '' ? 'this account is banned' : `this account is banned: ${reason}`;

@@ -6,6 +6,7 @@ import { equal } from '@quicprochat/crypto';
 import { KeyRevokedEventSchema, PushEvent } from '@quicprochat/proto';
 import { checkStatement, outOfDate, statementsOf } from './account-statement.ts';
 import type { ServerContext } from './context.ts';
+import { audit } from './handler.ts';
 import type { DeviceCall } from './handler.ts';
 import { conflict, deviceGone, exhausted, forbidden, invalidArgument } from './refusals.ts';
 import { expelDevice } from './sessions.ts';
@@ -44,15 +45,17 @@ export async function revoke(
   }
   const stated = byIdentityKey ? await statedWithout(call, before, address, bytes, body) : unstated(body);
   const nowMs = server.clock.wallMs();
+  const { identityKey: account, deviceId: device } = address;
   const outcome = await server.store.revokeDevice({ address, statement: bytes, stated, nowMs, replay }, writes);
   if (outcome.kind === 'revoked' || outcome.kind === 'recorded') server.keyTransparency.accepted();
   switch (outcome.kind) {
     case 'revoked':
       await announce(server, address);
       expelDevice(server, address, call.connection);
-      server.log.info({ connection: call.connection.id, device: server.reference(address.deviceId) }, 'device revoked');
+      audit(call, { event: 'device_revoked', outcome: 'ok', account, device });
       return;
     case 'recorded':
+      audit(call, { event: 'key_revoked', outcome: 'ok', account, device });
       return;
     case 'replayed': {
       // A retry of what took effect is answered like the first time; anything else is a replay.

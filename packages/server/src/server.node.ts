@@ -19,12 +19,15 @@ import { ConnectError, systemClock } from '@quicprochat/transport';
 import type { Connection, Listener } from '@quicprochat/transport';
 import { listenQuic } from '@quicprochat/transport/quic';
 import packageJson from '../package.json' with { type: 'json' };
+import { openAuditFile } from './audit-file.node.ts';
+import type { AuditFile } from './audit-file.node.ts';
 import { openBlobFiles } from './blob-files.node.ts';
 import type { BlobFiles } from './blobs.ts';
 import { CertificateKeeper } from './certificate-keeper.node.ts';
 import type { ReloadOutcome } from './certificate-keeper.node.ts';
 import { METRICS_LISTEN, rateSettingsOf, storeLimitsOf } from './config.ts';
 import type { ServerConfig } from './config.ts';
+import { ConnectionGuard } from './connection-guard.ts';
 import type { Log, ServerClock } from './context.ts';
 import { loadSecret, openDataDirectory, reasonOf } from './data-directory.node.ts';
 import type { DataDirectory } from './data-directory.node.ts';
@@ -32,7 +35,9 @@ import { KeyTransparency } from './key-transparency.ts';
 import type { LogSecrets } from './key-transparency.ts';
 import type { MetricsListener } from './metrics.node.ts';
 import { createLog } from './log.node.ts';
+import type { LoadedPlugins } from './plugin-host.node.ts';
 import { createServer } from './server.ts';
+import type { Observer } from './observer.ts';
 import type { QuicprochatServer } from './server.ts';
 import { ORIGIN_SETTING, openStore, readStoreKey } from './open-store.node.ts';
 import { listenControl } from './operator/control-socket.node.ts';
@@ -80,6 +85,7 @@ const RECEIPT_KEY_BYTES = 32;
 const CHECKPOINT_KEY_BYTES = 32;
 // Set once there was a certificate of its own: losing it then is not the same as never having had one.
 const CERTIFICATE_SETTING = 'certificate-made';
+const AUDIT_KEY_BYTES = 32;
 
 export const systemServerClock: ServerClock = { ...systemClock, wallMs: () => Date.now() };
 
@@ -102,6 +108,8 @@ export async function startServer(config: ServerConfig, surroundings: ServerSurr
   let metricsListener: MetricsListener | undefined;
   let control: ControlListener | undefined;
   let keeper: CertificateKeeper | undefined;
+  let auditFile: AuditFile | undefined;
+  let plugins: LoadedPlugins | undefined;
   try {
     const certificate = given ?? (await ownCertificate(config, directory, store, clock.wallMs()));
     // A database with accounts and no OPAQUE setup was moved without it; making a new one would void every password.
@@ -125,6 +133,9 @@ export async function startServer(config: ServerConfig, surroundings: ServerSurr
       undefined,
     );
     const logSecrets = loadLogSecrets(directory, (await store.readLogHead()) === undefined);
+    const makeAuditKey = (): Uint8Array => nodeCrypto.random(AUDIT_KEY_BYTES);
+    const auditKey = loadSecret(directory, 'audit-key', AUDIT_KEY_BYTES, makeAuditKey, undefined);
+    auditFile = openAudit(config, directory, log);
 
     let failed: (error: Error) => void = () => {};
     const failure = new Promise<Error>((resolve) => {
@@ -134,18 +145,22 @@ export async function startServer(config: ServerConfig, surroundings: ServerSurr
     // The origin may depend on the port, so the first connections wait until there is a server for them.
     const early: Connection[] = [];
     let accept = (connection: Connection): void => void early.push(connection);
-    const listenWith = (next: ServerCertificate, port: number): Promise<Listener> =>
-      listen(config, port, next, failed, (connection) => accept(connection));
-    listener = await listenWith(certificate, config.listen.port);
+    const rates = rateSettingsOf(config);
+    const limits = { perAddressMax: config.connectionsPerAddress, connects: rates.connects };
     let running: QuicprochatServer | undefined;
     const metrics = createMetrics({
       store,
       server: () => running,
       certificate: () => ({ expiresAtMs: (keeper?.current ?? certificate).expiresAtMs, nowMs: clock.wallMs() }),
     });
+    const guard = new ConnectionGuard(clock, limits, metrics);
+    const listenWith = (next: ServerCertificate, port: number): Promise<Listener> =>
+      listen(config, port, next, guard, failed, (connection) => accept(connection));
+    listener = await listenWith(certificate, config.listen.port);
     metricsListener = await openMetrics(config, log, (at) => listenMetrics(at, metrics));
     const origin = await settleOrigin(store, config.origin, listener.address.port);
     const reportKey = await openReportKey(store, configuredReportKey);
+    plugins = await openPlugins(config, { origin, clock, log, observer: metrics });
     const keyTransparency = await KeyTransparency.open({
       crypto: nodeCrypto,
       store,
@@ -166,7 +181,10 @@ export async function startServer(config: ServerConfig, surroundings: ServerSurr
       receiptPrivateKey,
       keyTransparency,
       storeLimits,
-      rates: rateSettingsOf(config),
+      rates,
+      audit: { key: auditKey, sink: auditFile },
+      plugins,
+      loginDeadlineMs: config.loginDeadlineSecs * 1000,
       blobFiles,
       allowSealedSender: config.allowSealedSender,
       ...(config.admins === undefined ? {} : { admins: config.admins }),
@@ -245,7 +263,8 @@ export async function startServer(config: ServerConfig, surroundings: ServerSurr
       await control?.close();
       await certificates.stop();
     };
-    const stop = stopper(server, () => listener, store, log, graceMs, beforehand, metricsListener);
+    const rest = { metrics: metricsListener, auditFile, plugins };
+    const stop = stopper(server, () => listener, store, log, graceMs, beforehand, rest);
     const stopped = Promise.race([
       stop.finished,
       failure.then(async (error) => {
@@ -272,6 +291,8 @@ export async function startServer(config: ServerConfig, surroundings: ServerSurr
     await keeper?.stop();
     await listener?.close();
     await metricsListener?.close();
+    await plugins?.close();
+    auditFile?.close();
     await store.close();
     throw inWordsOfStart(error, directory.path);
   }
@@ -310,7 +331,11 @@ function stopper(
   log: Log,
   graceMs: number,
   beforehand: () => Promise<void>,
-  metrics: MetricsListener | undefined,
+  rest: {
+    readonly metrics: MetricsListener | undefined;
+    readonly auditFile: AuditFile | undefined;
+    readonly plugins: LoadedPlugins | undefined;
+  },
 ): { close: () => Promise<void>; finished: Promise<void> } {
   let closing: Promise<void> | undefined;
   let finish: () => void = () => {};
@@ -322,7 +347,9 @@ function stopper(
     await beforehand();
     await server.drain(graceMs);
     await listener()?.close();
-    await metrics?.close();
+    await rest.metrics?.close();
+    await rest.plugins?.close();
+    rest.auditFile?.close();
     await store.close();
     log.info({}, 'stopped');
     finish();
@@ -334,6 +361,7 @@ async function listen(
   config: ServerConfig,
   port: number,
   certificate: { readonly certificate: Uint8Array; readonly privateKey: Uint8Array },
+  guard: ConnectionGuard,
   onFailure: (error: Error) => void,
   accept: (connection: Connection) => void,
 ): Promise<Listener> {
@@ -346,6 +374,7 @@ async function listen(
         certificate: certificate.certificate,
         privateKey: certificate.privateKey,
         connectionsMax: config.connectionsMax,
+        admit: guard.admit,
         onFailure,
       },
       accept,
@@ -382,6 +411,24 @@ async function listen(
       },
     );
   }
+}
+
+function openAudit(config: ServerConfig, directory: DataDirectory, log: Log): AuditFile | undefined {
+  const { auditLog = directory.file('audit.log'), auditLogBytes, auditLogFiles } = config;
+  if (auditLog === 'off') return undefined;
+  return openAuditFile(auditLog, { bytesMax: auditLogBytes, files: auditLogFiles }, log);
+}
+
+/** Without plugins not even the code for them is loaded. */
+async function openPlugins(
+  config: ServerConfig,
+  parts: { origin: string; clock: ServerClock; log: Log; observer: Observer },
+): Promise<LoadedPlugins | undefined> {
+  const { plugin: paths = [], pluginDeadlineMs: deadlineMs } = config;
+  if (paths.length === 0) return undefined;
+  const { loadPlugins } = await import('./plugin-host.node.ts');
+  const { version } = packageJson;
+  return loadPlugins({ ...parts, paths, deadlineMs, version, environment: process.env });
 }
 
 /** A second server on this machine goes without the standard address; one that was asked for has to be there. */

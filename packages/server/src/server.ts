@@ -9,8 +9,12 @@ import type { CryptoProvider } from '@quicprochat/crypto';
 import { PushEvent, ServerNoticeEventSchema } from '@quicprochat/proto';
 import { RpcServer } from '@quicprochat/transport';
 import type { Connection, ServerLimits } from '@quicprochat/transport';
+import { Auditor } from './audit.ts';
+import type { AuditSink } from './audit.ts';
 import { Blobs } from './blobs.ts';
 import type { BlobFiles } from './blobs.ts';
+import { limitCall } from './call-guard.ts';
+import { endIdle } from './connection-guard.ts';
 import { newConnectionState } from './context.ts';
 import type { ConnectionState, Log, ServerClock, ServerContext } from './context.ts';
 import { authorize } from './handler.ts';
@@ -20,6 +24,7 @@ import { NO_OBSERVER } from './observer.ts';
 import type { Observer } from './observer.ts';
 import { createOperations } from './operator/operations.ts';
 import type { Operations } from './operator/operations.ts';
+import type { Plugins } from './plugins.ts';
 import { PushWakeUps } from './push-notifier.ts';
 import type { PushNotifiers } from './push-notifier.ts';
 import { RateLimits } from './rate-limits.ts';
@@ -48,6 +53,12 @@ export interface ServerParts {
   readonly blobFiles: BlobFiles;
   /** Default: nobody looks. */
   readonly observer?: Observer;
+  /** Where the audit log goes, and the key of its hashes, 32 bytes; default: nowhere. */
+  readonly audit?: { readonly key: Uint8Array; readonly sink: AuditSink | undefined };
+  /** Default: none. */
+  readonly plugins?: Plugins | undefined;
+  /** A connection without a device's session that is not used for this long ends; default: two minutes. */
+  readonly loginDeadlineMs?: number;
   /** PROTOCOL 6; default: no. */
   readonly allowSealedSender?: boolean;
   /** Identity keys of administrators, 64 hex digits each; default: none. */
@@ -80,6 +91,8 @@ export interface QuicprochatServer {
 const PURGE_EVERY_MS = 60_000;
 const PURGE_ROUNDS_MAX = 200;
 const RECONNECT_AFTER_MS = 1_000;
+const LOGIN_DEADLINE_MS = 120_000;
+const IDLE_LOOKS_PER_DEADLINE = 4;
 
 /** @throws Error when a secret is damaged */
 export function createServer(parts: ServerParts): QuicprochatServer {
@@ -89,6 +102,9 @@ export function createServer(parts: ServerParts): QuicprochatServer {
   const publicKey = crypto.signature(SignatureSchemeId.Ed25519).publicKey(parts.receiptPrivateKey);
   let leaving = new AbortController();
   const logKey = crypto.random(32);
+  const run = encodeHex(crypto.random(4));
+  const { key, sink } = parts.audit ?? { key: crypto.random(32), sink: undefined };
+  const auditor = new Auditor({ crypto, clock, log, key, sink });
   const live = new LiveDevices();
   const notifiers: PushNotifiers = parts.notifiers ?? new Map();
   const wakeUps = new PushWakeUps({ store, clock, log, notifiers });
@@ -98,6 +114,8 @@ export function createServer(parts: ServerParts): QuicprochatServer {
     clock,
     log,
     observer,
+    auditor,
+    plugins: parts.plugins,
     version: parts.version,
     startedAtMs: clock.wallMs(),
     origin: parts.origin,
@@ -107,7 +125,7 @@ export function createServer(parts: ServerParts): QuicprochatServer {
     receiptKeyId: receiptKeyId(crypto, publicKey),
     keyTransparency: parts.keyTransparency,
     storeLimits: parts.storeLimits,
-    rates: new RateLimits(clock, parts.rates),
+    rates: new RateLimits(clock, parts.rates, (name) => observer.limited(name)),
     readTurns: new ReadTurns(),
     reportKey: parts.reportKey ?? { publicKey: undefined },
     admins: new Set(parts.admins),
@@ -123,12 +141,16 @@ export function createServer(parts: ServerParts): QuicprochatServer {
     get leaving() {
       return leaving.signal;
     },
+    callId: (sequence) => `${run}-${sequence}`,
     reference: (bytes) => encodeHex(crypto.hmac('sha256', logKey, bytes).subarray(0, 6)),
   };
   const rpc = new RpcServer<ConnectionState>({
     routes: routes(server),
-    newState: newConnectionState,
-    authorize,
+    newState: (connection) => newConnectionState(clock, connection),
+    authorize: (context) => {
+      limitCall(server, context);
+      authorize(context);
+    },
     clock,
     ...(parts.connectionLimits === undefined ? {} : { limits: parts.connectionLimits }),
     onDisconnect: (connection, reason) => {
@@ -136,12 +158,16 @@ export function createServer(parts: ServerParts): QuicprochatServer {
       connection.state.logins.clear();
       log.debug({ connection: connection.id, kind: reason.kind, code: reason.code }, 'connection ended');
     },
-    onAnswered: (method, status, durationMs) => {
+    onAnswered: (method, status, durationMs, context) => {
       observer.answered(method?.name, status, durationMs);
-      log.debug({ method: method?.name, status, durationMs: Math.round(durationMs * 1000) / 1000 }, 'answered');
+      if (log.isLevelEnabled?.('debug') !== false) {
+        const call = context === undefined ? undefined : server.callId(context.sequence);
+        const fields = { call, connection: context?.connection.id, method: method?.name, status };
+        log.debug({ ...fields, durationMs: Math.round(durationMs * 1000) / 1000 }, 'answered');
+      }
     },
-    onFault: (method, error) => {
-      log.error({ method: method.name, err: error }, 'an answer could not be encoded');
+    onFault: (method, error, { sequence }) => {
+      log.error({ method: method.name, call: server.callId(sequence), err: error }, 'an answer could not be encoded');
     },
   });
   const stopPurging = purgeRegularly(server);
@@ -155,15 +181,22 @@ export function createServer(parts: ServerParts): QuicprochatServer {
     leaving.abort();
     await rpc.drain(graceMs);
   };
+  const deadlineMs = parts.loginDeadlineMs ?? LOGIN_DEADLINE_MS;
+  const stopEnding = regularly(clock, deadlineMs / IDLE_LOOKS_PER_DEADLINE, () =>
+    endIdle(rpc.connections, clock.now(), deadlineMs, observer),
+  );
+  auditor.lifecycle('server_started');
 
   return {
     origin: parts.origin,
     accept: rpc.accept,
     drain: async (graceMs) => {
       stopPurging();
+      stopEnding();
       wakeUps.stop();
       await pause(graceMs);
       await parts.keyTransparency.close();
+      auditor.lifecycle('server_stopped');
     },
     pause,
     resume: () => {
@@ -180,6 +213,16 @@ export function createServer(parts: ServerParts): QuicprochatServer {
       return rpc.inFlight;
     },
   };
+}
+
+/** Until the function returned is called. */
+function regularly(clock: ServerClock, everyMs: number, run: () => void): () => void {
+  const again = (): void => {
+    run();
+    timer = clock.setTimer(again, everyMs);
+  };
+  let timer = clock.setTimer(again, everyMs);
+  return () => clock.clearTimer(timer);
 }
 
 /** Removes what has expired, in small transactions so that nobody waits behind it. */

@@ -180,7 +180,10 @@ export async function listenQuic(
         connection.close(CloseCode.shutdown, 'the server is shutting down');
       }
       worker.stop(server);
-      return worker.done;
+      return worker.done.then(() => {
+        for (const { left } of connections.values()) left();
+        connections.clear();
+      });
     },
   };
 }

@@ -8,6 +8,7 @@
 import { encodeBase64Url } from '@quicprochat/core';
 import { decodeHex, encodeHex } from '@quicprochat/crypto';
 import { z } from 'zod';
+import type { AuditEventName } from '../audit.ts';
 import type { ServerContext } from '../context.ts';
 import { banAccount } from '../moderation.ts';
 import type { ModerationContext } from '../moderation.ts';
@@ -15,7 +16,8 @@ import { invalidArgument, notFound } from '../refusals.ts';
 import { expelDevice } from '../sessions.ts';
 import type { Account } from '../store/store.ts';
 
-export type OperatorContext = ModerationContext & Pick<ServerContext, 'log'>;
+/** Without an auditor, on a store that nobody serves, the audit log is not there either. */
+export type OperatorContext = ModerationContext & Pick<ServerContext, 'log'> & Partial<Pick<ServerContext, 'auditor'>>;
 
 const PAGE_MAX = 500;
 const REPORTS_PER_PAGE = 16;
@@ -130,6 +132,9 @@ export function operationHandlers(operations: Operations): OperationHandlers {
 export function createOperations(server: OperatorContext): Operations {
   const { store, clock, live, log } = server;
 
+  const audit = (event: AuditEventName, account?: Uint8Array): void =>
+    server.auditor?.record({ event, outcome: 'ok', account, by: 'operator' });
+
   async function find(nameOrKey: string): Promise<Account> {
     const identityKey = nameOrKey.length === 64 ? decodeHex(nameOrKey.toLowerCase()) : undefined;
     const found =
@@ -170,6 +175,7 @@ export function createOperations(server: OperatorContext): Operations {
       const found = await find(nameOrKey);
       const outcome = await banAccount(server, { identityKey: found.identityKey, reason, durationSecs });
       log.info({ by: 'operator', durationSecs }, 'account banned');
+      audit('ban', found.identityKey);
       return { ...named(found), ...outcome };
     },
 
@@ -177,6 +183,7 @@ export function createOperations(server: OperatorContext): Operations {
       const found = await find(request.account);
       const lifted = await store.liftBan(found.identityKey);
       if (lifted) log.info({ by: 'operator' }, 'ban lifted');
+      if (lifted) audit('unban', found.identityKey);
       return { ...named(found), lifted };
     },
 
@@ -194,6 +201,7 @@ export function createOperations(server: OperatorContext): Operations {
     },
 
     reports: async ({ afterId }) => {
+      audit('reports_read');
       const page = await store.listReports({ afterId, limit: REPORTS_PER_PAGE, maxBytes: REPORT_PAGE_BYTES_MAX });
       return page.map(({ id, report, conversationId, receivedAtMs }) => ({
         id,
@@ -206,6 +214,7 @@ export function createOperations(server: OperatorContext): Operations {
     deleteReports: async ({ ids }) => {
       const deleted = await store.deleteReports(ids);
       log.info({ by: 'operator', deleted }, 'reports deleted');
+      audit('reports_deleted');
       return { deleted };
     },
 
@@ -224,6 +233,7 @@ export function createOperations(server: OperatorContext): Operations {
         expelDevice(server, device, undefined, 'the operator has ended this session');
       }
       log.info({ by: 'operator', sessionsEnded, connectionsEnded }, 'sessions ended');
+      audit('sessions_ended', found.identityKey);
       return { ...named(found), sessionsEnded, connectionsEnded };
     },
   };

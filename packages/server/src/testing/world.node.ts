@@ -31,10 +31,12 @@ import { EnvelopesEventSchema, InboxGapEventSchema, PushEvent } from '@quicproch
 import type { Envelope, InboxGap, SignedRequest } from '@quicprochat/proto';
 import { memoryPair, methods, RpcClient, systemClock } from '@quicprochat/transport';
 import type { CallOptions, MemoryConnection, MethodDescriptor } from '@quicprochat/transport';
+import type { AuditLine } from '../audit.ts';
 import { openBlobFiles } from '../blob-files.node.ts';
 import type { Log, ServerClock } from '../context.ts';
 import { KeyTransparency } from '../key-transparency.ts';
 import type { Observer } from '../observer.ts';
+import type { LoadedPlugins } from '../plugin-host.node.ts';
 import type { PushNotifiers } from '../push-notifier.ts';
 import { DEFAULT_RATES } from '../rate-limits.ts';
 import type { RateName, RateSettings } from '../rate-limits.ts';
@@ -173,6 +175,8 @@ export interface WorldOptions {
   readonly notifiers?: PushNotifiers;
   readonly admins?: readonly string[];
   readonly observer?: (store: Store) => Observer;
+  readonly plugins?: (parts: { clock: ServerClock; log: Log }) => Promise<LoadedPlugins>;
+  readonly loginDeadlineMs?: number;
   /** Default: yes. */
   readonly allowSealedSender?: boolean;
 }
@@ -193,21 +197,23 @@ export class World {
   readonly keyTransparency: KeyTransparency;
   readonly clock: TestClock;
   readonly log: TestLog;
+  /** What went into the audit log. */
+  readonly audited: readonly AuditLine[];
+  readonly #plugins: LoadedPlugins | undefined;
   readonly #folder: string;
 
   private constructor(
-    store: Store,
-    server: QuicprochatServer,
-    keyTransparency: KeyTransparency,
-    clock: TestClock,
-    log: TestLog,
+    parts: Pick<World, 'store' | 'server' | 'keyTransparency' | 'clock' | 'log' | 'audited'>,
+    plugins: LoadedPlugins | undefined,
     folder: string,
   ) {
-    this.store = store;
-    this.server = server;
-    this.keyTransparency = keyTransparency;
-    this.clock = clock;
-    this.log = log;
+    this.store = parts.store;
+    this.server = parts.server;
+    this.keyTransparency = parts.keyTransparency;
+    this.clock = parts.clock;
+    this.log = parts.log;
+    this.audited = parts.audited;
+    this.#plugins = plugins;
     this.#folder = folder;
   }
 
@@ -235,6 +241,8 @@ export class World {
         vrf: generateVrfKeyPair(nodeCrypto),
       },
     });
+    const plugins = await options.plugins?.({ clock, log });
+    const audited: AuditLine[] = [];
     const server = createServer({
       keyTransparency,
       crypto: nodeCrypto,
@@ -249,11 +257,14 @@ export class World {
       blobFiles: await openBlobFiles(path.join(folder, 'blobs')),
       rates: { ...NO_RATES, ...options.rates },
       ...(options.observer === undefined ? {} : { observer: options.observer(store) }),
+      audit: { key: nodeCrypto.random(32), sink: { write: (line) => void audited.push(line) } },
+      plugins,
+      ...(options.loginDeadlineMs === undefined ? {} : { loginDeadlineMs: options.loginDeadlineMs }),
       allowSealedSender: options.allowSealedSender ?? true,
       ...(options.admins === undefined ? {} : { admins: options.admins }),
       ...(options.notifiers === undefined ? {} : { notifiers: options.notifiers }),
     });
-    return new World(store, server, keyTransparency, clock, log, folder);
+    return new World({ store, server, keyTransparency, clock, log, audited }, plugins, folder);
   }
 
   get blobFolder(): string {
@@ -410,6 +421,7 @@ export class World {
 
   async close(): Promise<void> {
     await this.server.drain(1_000);
+    await this.#plugins?.close();
     await this.store.close();
     rmSync(this.#folder, { recursive: true, force: true });
   }

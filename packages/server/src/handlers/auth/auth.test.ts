@@ -400,7 +400,7 @@ test('rate limits name the wait, and are per network address', async () => {
 
 test('logs name nobody and hold no secret', () => {
   const text = world.log.lines.join('\n');
-  assert.match(text, /logged in/);
+  assert.match(text, /login ok/);
   for (const secret of [PASSWORD, 'alice', encodeHex(alice.identity.publicKey), encodeHex(alice.address.deviceId)]) {
     assert.ok(!text.includes(secret), secret);
   }

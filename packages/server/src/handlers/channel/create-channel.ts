@@ -6,6 +6,7 @@ import { methods } from '@quicprochat/transport';
 import { channelId, identityKey } from '../../checks.ts';
 import { deviceHandler } from '../../handler.ts';
 import type { DeviceCall } from '../../handler.ts';
+import { askChannel } from '../../plugins.ts';
 import { alreadyExists, deviceGone, invalidArgument, notFound } from '../../refusals.ts';
 
 type Answer = MessageInitShape<typeof CreateChannelResponseSchema>;
@@ -22,8 +23,10 @@ export const createChannel = deviceHandler(methods.channel.createChannel, async 
   }
 });
 
-async function createGroup({ server, session, writes }: DeviceCall, wanted: NewGroupChannel): Promise<Answer> {
+async function createGroup(call: DeviceCall, wanted: NewGroupChannel): Promise<Answer> {
+  const { server, session, writes } = call;
   const id = channelId(wanted.channelId);
+  if (server.plugins !== undefined) await askChannel(call, 'create_group', id, { added: 1, removed: 0 });
   const nowMs = server.clock.wallMs();
   const outcome = await server.store.createGroup({ channelId: id, creator: session.address, nowMs }, writes);
   switch (outcome.kind) {
@@ -36,10 +39,12 @@ async function createGroup({ server, session, writes }: DeviceCall, wanted: NewG
   }
 }
 
-async function createDirect({ server, session, writes }: DeviceCall, wanted: NewDirectChannel): Promise<Answer> {
+async function createDirect(call: DeviceCall, wanted: NewDirectChannel): Promise<Answer> {
+  const { server, session, writes } = call;
   const own = session.address.identityKey;
   const peer = identityKey(wanted.peerIdentityKey);
   if (equal(own, peer)) throw invalidArgument('a direct channel is between two accounts');
+  if (server.plugins !== undefined) await askChannel(call, 'create_direct', undefined, { added: 0, removed: 0 });
   const fresh = server.crypto.random(CHANNEL_ID_BYTES);
   const nowMs = server.clock.wallMs();
   const outcome = await server.store.createDirect({ channelId: fresh, pair: [own, peer], nowMs }, writes);

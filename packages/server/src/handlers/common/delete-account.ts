@@ -1,7 +1,7 @@
 import { DeleteAccountBodySchema } from '@quicprochat/proto';
 import { methods } from '@quicprochat/transport';
 import { checkStatement, outOfDate } from '../../account-statement.ts';
-import { deviceHandler } from '../../handler.ts';
+import { audit, deviceHandler } from '../../handler.ts';
 import { conflict, deviceGone, invalidArgument } from '../../refusals.ts';
 import { endSession, expelDevice } from '../../sessions.ts';
 import { verifySignedRequest } from '../../signed-request.ts';
@@ -9,7 +9,8 @@ import { verifySignedRequest } from '../../signed-request.ts';
 const method = methods.account.deleteAccount;
 
 /** Everything of the account goes; all its connections end but the caller's, which hears the answer without a session. */
-export const deleteAccount = deviceHandler(method, async ({ server, connection, session, writes }, request) => {
+export const deleteAccount = deviceHandler(method, async (call, request) => {
+  const { server, connection, session, writes } = call;
   const { identityKey } = session.address;
   const verified = verifySignedRequest(server, method.id, DeleteAccountBodySchema, request.signed, identityKey);
   const { body, replay } = verified;
@@ -24,7 +25,7 @@ export const deleteAccount = deviceHandler(method, async ({ server, connection, 
       server.keyTransparency.accepted();
       for (const address of outcome.devices) expelDevice(server, address, connection);
       endSession(server, connection);
-      server.log.info({ connection: connection.id, account: server.reference(identityKey) }, 'account deleted');
+      audit(call, { event: 'account_deleted', outcome: 'ok', account: identityKey });
       return {};
     case 'replayed':
       throw conflict('this signed request was used before', 'Sign a new one.');

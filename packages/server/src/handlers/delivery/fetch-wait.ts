@@ -2,6 +2,7 @@ import { methods } from '@quicprochat/transport';
 import { invalidArgument } from '../../refusals.ts';
 import { deviceHandler, readInTurn } from '../../handler.ts';
 import type { DeviceCall } from '../../handler.ts';
+import { askFetch } from '../../plugins.ts';
 import { inboxAnswer, inboxRead } from '../../read-inbox.ts';
 import type { ReadInbox, ReadInboxOutcome } from '../../store/store.ts';
 
@@ -9,6 +10,7 @@ const TIMEOUT_MS_MAX = 60_000;
 
 export const fetchWait = deviceHandler(methods.delivery.fetchWait, async (call, request) => {
   if (request.timeoutMs > TIMEOUT_MS_MAX) throw invalidArgument(`a wait takes at most ${TIMEOUT_MS_MAX} ms`);
+  if (call.server.plugins !== undefined) await askFetch(call, 'fetch_wait');
   return inboxAnswer(call, await firstContent(call, inboxRead(call, request), request.timeoutMs));
 });
 

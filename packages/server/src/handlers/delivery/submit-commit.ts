@@ -18,6 +18,7 @@ import { messageIdTaken, receiptFor } from '../../deliver.ts';
 import { EnvelopeType, envelopeType, WRAP_BYTES, wrapFor } from '../../envelope-shape.ts';
 import { deviceHandler } from '../../handler.ts';
 import { toLogEntry, toRecipientResult } from '../../inbox-envelopes.ts';
+import { askChannel } from '../../plugins.ts';
 import { exhausted, forbidden, invalidArgument, noSuchChannel, notFound } from '../../refusals.ts';
 import type { Payload, SubmitCommit, SubmitCommitOutcome } from '../../store/store.ts';
 
@@ -48,6 +49,10 @@ export const submitCommit = deviceHandler(methods.delivery.submitCommit, async (
   };
   server.rates.take('commits', encodeHex(encodeAddress(session.address)));
   server.rates.take('commitKib', encodeHex(session.address.identityKey), Math.ceil(storedBytes(commit) / 1024));
+  if (server.plugins !== undefined) {
+    const roster = { added: commit.rosterAdd.length, removed: commit.rosterRemove.length };
+    await askChannel(call, 'commit', commit.channelId, roster);
+  }
   const outcome = await server.store.submitCommit(commit, writes);
   if (outcome.kind === 'accepted') {
     server.observer.enqueued(request.payload.length);

@@ -6,7 +6,7 @@ import { methods } from '@quicprochat/transport';
 import { checkStatement, outOfDate, statementsOf } from '../../account-statement.ts';
 import { currentCertificate } from '../../certificates.ts';
 import { deviceName } from '../../checks.ts';
-import { accountHandler } from '../../handler.ts';
+import { accountHandler, audit } from '../../handler.ts';
 import { alreadyExists, conflict, deviceGone, exhausted } from '../../refusals.ts';
 import { verifySignedRequest } from '../../signed-request.ts';
 import type { Device } from '../../store/store.ts';
@@ -18,7 +18,8 @@ const method = methods.device.registerDevice;
  * where the certificate is the one the device has. The identity key's signature authorises: a device that was recovered
  * from nothing but a password registers itself.
  */
-export const registerDevice = accountHandler(method, async ({ server, session, writes }, request) => {
+export const registerDevice = accountHandler(method, async (call, request) => {
+  const { server, session, writes } = call;
   const before = await server.store.findStatedAccount({ username: session.username });
   if (before === undefined) throw deviceGone();
   const { identityKey, devices } = before.account;
@@ -47,7 +48,10 @@ export const registerDevice = accountHandler(method, async ({ server, session, w
     case 'renewed':
     case 'exists':
       server.keyTransparency.accepted();
-      server.log.info({ device: server.reference(deviceId) }, `device ${outcome.kind}`);
+      if (outcome.kind !== 'exists') {
+        const event = outcome.kind === 'registered' ? 'device_registered' : 'device_renewed';
+        audit(call, { event, outcome: 'ok', account: identityKey, device: deviceId });
+      }
       return {};
     case 'replayed': {
       // A retry of what took effect is answered like the first time; anything else is a replay.

@@ -4,13 +4,14 @@ import { UploadHybridKeyBodySchema } from '@quicprochat/proto';
 import { methods } from '@quicprochat/transport';
 import { verifiedCertificate } from '../../certificates.ts';
 import { safeInteger } from '../../checks.ts';
-import { deviceHandler } from '../../handler.ts';
+import { audit, deviceHandler } from '../../handler.ts';
 import { conflict, deviceGone, invalidArgument } from '../../refusals.ts';
 import { verifySignedRequest } from '../../signed-request.ts';
 
 const method = methods.keys.uploadHybridKey;
 
-export const uploadHybridKey = deviceHandler(method, async ({ server, session, writes }, request) => {
+export const uploadHybridKey = deviceHandler(method, async (call, request) => {
+  const { server, session, writes } = call;
   const { address, deviceKey, username } = session;
   const { body, replay } = verifySignedRequest(server, method.id, UploadHybridKeyBodySchema, request.signed, deviceKey);
 
@@ -34,6 +35,12 @@ export const uploadHybridKey = deviceHandler(method, async ({ server, session, w
   const outcome = await server.store.putHybridKey(key, writes);
   switch (outcome.kind) {
     case 'stored':
+      audit(call, {
+        event: 'hybrid_key_published',
+        outcome: 'ok',
+        account: address.identityKey,
+        device: address.deviceId,
+      });
       return {};
     case 'replayed': {
       // A retry of what took effect is answered like the first time; anything else is a replay.

@@ -1,11 +1,11 @@
 import { methods } from '@quicprochat/transport';
 import { identityKey } from '../../checks.ts';
-import { adminHandler } from '../../handler.ts';
+import { adminHandler, audit } from '../../handler.ts';
 
 export const unbanUser = adminHandler(methods.moderation.unbanUser, async (call, request) => {
-  const { server, connection, writes } = call;
+  const { server, session, writes } = call;
   const key = identityKey(request.identityKey);
   const lifted = await server.store.liftBan(key, writes);
-  if (lifted) server.log.info({ connection: connection.id, account: server.reference(key) }, 'ban lifted');
+  if (lifted) audit(call, { event: 'unban', outcome: 'ok', account: key, by: session.address.identityKey });
   return {};
 });

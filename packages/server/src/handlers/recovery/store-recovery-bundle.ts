@@ -4,7 +4,7 @@ import { StoreRecoveryBundleBodySchema } from '@quicprochat/proto';
 import type { RecoverySlot as RecoverySlotMessage } from '@quicprochat/proto';
 import { methods } from '@quicprochat/transport';
 import { atMost, exactBytes, identityKey as identityKeyOf, optionalBytes } from '../../checks.ts';
-import { handler } from '../../handler.ts';
+import { audit, handler } from '../../handler.ts';
 import type { Call } from '../../handler.ts';
 import { networkOf } from '../../rate-limits.ts';
 import { conflict, deviceGone, invalidArgument, unauthenticated } from '../../refusals.ts';
@@ -49,9 +49,11 @@ export const storeRecoveryBundle = handler(method, async (call, request) => {
     case 'stored':
       for (const each of outcome.ended)
         expelDevice(server, each, connection, 'the password of this account has changed');
-      if (opaqueRecord !== undefined) {
-        server.log.info({ connection: connection.id, account: server.reference(identityKey) }, 'password changed');
-      }
+      audit(call, {
+        event: opaqueRecord === undefined ? 'recovery_stored' : 'password_changed',
+        outcome: 'ok',
+        account: identityKey,
+      });
       return {};
     case 'replayed': {
       // A retry of what took effect is answered like the first time; anything else is a replay.

@@ -1,0 +1,98 @@
+/**
+ * The audit log on disk: one JSON object a line, only ever appended to, readable by its owner alone. At a size the file
+ * becomes `<name>.1`, that one `<name>.2`, and so on; the last is removed. Lines of one turn of the event loop are
+ * written together, so a crash loses those of that turn. A disk that takes no more stops no call: the log says so.
+ */
+import { closeSync, constants, fchmodSync, fstatSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
+import type { AuditLine, AuditSink } from './audit.ts';
+import type { Log } from './context.ts';
+import { reasonOf } from './data-directory.node.ts';
+import { StartupError } from './startup-error.ts';
+
+const { O_APPEND, O_CREAT, O_NOFOLLOW, O_WRONLY } = constants;
+const OWNER_ONLY = 0o600;
+// Of lines that could not be written; more are dropped and counted.
+const WAITING_BYTES_MAX = 1024 * 1024;
+
+export interface AuditFile extends AuditSink {
+  /** Writes what waits. */
+  close(): void;
+}
+
+/** @throws StartupError when the file cannot be written */
+export function openAuditFile(
+  path: string,
+  { bytesMax, files }: { readonly bytesMax: number; readonly files: number },
+  log: Log,
+): AuditFile {
+  let handle: number;
+  try {
+    handle = open(path);
+  } catch (error) {
+    throw new StartupError('data', `the audit log ${path} cannot be written: ${reasonOf(error)}`, 'Set --audit-log.', {
+      cause: error,
+    });
+  }
+  let size = fstatSync(handle).size;
+  let waiting = '';
+  let dropped = 0;
+  let scheduled = false;
+  let isFailing = false;
+  let isClosed = false;
+
+  const rotate = (): void => {
+    closeSync(handle);
+    for (let i = files - 1; i > 0; i--) {
+      try {
+        renameSync(i === 1 ? path : `${path}.${i - 1}`, `${path}.${i}`);
+      } catch (error) {
+        if (!(error instanceof Error && 'code' in error && error.code === 'ENOENT')) throw error;
+      }
+    }
+    if (files === 1) rmSync(path);
+    handle = open(path);
+    size = 0;
+  };
+  const flush = (): void => {
+    scheduled = false;
+    if (waiting === '') return;
+    try {
+      const bytes = Buffer.from(waiting);
+      if (size > 0 && size + bytes.length > bytesMax) rotate();
+      // What was written of it before an error stands; the rest is tried again.
+      const written = writeSync(handle, bytes);
+      size += written;
+      waiting = bytes.subarray(written).toString();
+      if (isFailing) log.info({ dropped }, 'the audit log is written again');
+      isFailing = false;
+      dropped = 0;
+    } catch (error) {
+      if (!isFailing) log.error({ err: error }, 'the audit log cannot be written');
+      isFailing = true;
+    }
+  };
+  return {
+    write(line: AuditLine): void {
+      if (isClosed) return;
+      const text = `${JSON.stringify(line)}\n`;
+      if (waiting.length + text.length > WAITING_BYTES_MAX) dropped++;
+      else waiting += text;
+      if (scheduled) return;
+      scheduled = true;
+      setImmediate(flush);
+    },
+    close(): void {
+      if (isClosed) return;
+      isClosed = true;
+      flush();
+      closeSync(handle);
+    },
+  };
+}
+
+function open(path: string): number {
+  const handle = openSync(path, O_WRONLY | O_APPEND | O_CREAT | (O_NOFOLLOW ?? 0), OWNER_ONLY);
+  // An old file may have been made by somebody more generous; a device or a pipe is somebody else's.
+  if (process.platform !== 'win32' && fstatSync(handle).isFile()) fchmodSync(handle, OWNER_ONLY);
+  return handle;
+}
