@@ -10,6 +10,7 @@ const REDACTED = '[redacted]';
 const DEPTH_MAX = 4;
 const ITEMS_MAX = 32;
 const TEXT_MAX = 8_192;
+const WORD_LENGTH_MIN = 4.5;
 
 /** The fields of a log line with what must not be there replaced. */
 export function redactFields(fields: object): Record<string, unknown> {
@@ -18,13 +19,20 @@ export function redactFields(fields: object): Record<string, unknown> {
 
 /** Text with what looks like an encoded secret replaced. */
 export function redactText(text: string): string {
-  return text.slice(0, TEXT_MAX).replace(ENCODED, (found, hex: string | undefined) => {
-    // Words joined by hyphens or underscores, such as file names, are no base64.
-    const isWord = hex === undefined && !(/\d/.test(found) && /[A-Z]/.test(found) && /[a-z]/.test(found));
-    return isWord ? found : REDACTED;
-  });
+  return text
+    .slice(0, TEXT_MAX)
+    .replace(ENCODED, (found, hex: string | undefined) => (hex === undefined && isOfWords(found) ? found : REDACTED));
 }
 
+/** Names in code and of files are made of words; sixteen random bytes in base64 are so in one of ten thousand cases. */
+function isOfWords(text: string): boolean {
+  if (/\d/.test(text) && /[A-Z]/.test(text) && /[a-z]/.test(text)) return false;
+  const words = text.match(/[A-Z]?[a-z]+|[A-Z]+|\d+/g) ?? [];
+  return text.length >= words.length * WORD_LENGTH_MIN;
+}
+
+// With slashes, which within a sentence could as well be a path; we write base64url.
+const BASE64 = /^[a-z0-9+/]{22,}={0,2}$/i;
 // Hex of 16 bytes, bytes as numbers with commas, padded base64; or base64url of about as many.
 const ENCODED = /([0-9a-f]{32,}|(?:\d{1,3},\s?){15,}\d{1,3}|[a-z0-9+/]{21,}={1,2})|[a-z0-9_+-]{22,}/gi;
 
@@ -41,7 +49,7 @@ function redactEntries(value: object, depth: number): Record<string, unknown> {
 function redactValue(value: unknown, depth: number): unknown {
   switch (typeof value) {
     case 'string':
-      return redactText(value);
+      return BASE64.test(value) && !isOfWords(value) ? REDACTED : redactText(value);
     case 'number':
     case 'boolean':
     case 'undefined':
