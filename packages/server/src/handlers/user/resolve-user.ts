@@ -1,5 +1,4 @@
 import { methods } from '@quicprochat/transport';
-import { encodeHex } from '@quicprochat/crypto';
 import { accountAnswer } from '../../account-answer.ts';
 import { username } from '../../checks.ts';
 import { accountHandler } from '../../handler.ts';
