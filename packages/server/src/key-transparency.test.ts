@@ -154,6 +154,36 @@ test('batches: the first at once, the others within a second, when somebody wait
   });
 });
 
+test('batches never overlap, however closely they are asked for', async () => {
+  await withLog(newPath(), async (log) => {
+    const accounts = Array.from({ length: 40 }, (_, i) => log.prepare(`u${i}`));
+    const asked: Promise<void>[] = [];
+    const flush = (): Promise<void> => {
+      const flushed = log.keyTransparency.flush();
+      asked.push(flushed);
+      return flushed;
+    };
+    const waiting = new Set(accounts);
+    const accept = async (): Promise<void> => {
+      for (const each of accounts) {
+        await each();
+        waiting.delete(each);
+      }
+    };
+    // Again at each of the first turns of the microtask queue after the end of a batch, while another one is due.
+    const ask = async (): Promise<void> => {
+      while (waiting.size > 0) {
+        const [first, second] = [flush(), flush()];
+        await Promise.all([first.then(flush), first.then().then(flush), second]);
+      }
+    };
+    await Promise.all([accept(), ask()]);
+    await flush();
+    await Promise.all(asked);
+    assert.equal(log.keyTransparency.size, 41);
+  });
+});
+
 test('kill -9 between acceptance and append: nothing accepted is lost, no checkpoint shown is taken back', async () => {
   const file = newPath();
   const script = path.join(folder, 'child.mjs');

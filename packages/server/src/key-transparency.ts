@@ -176,9 +176,11 @@ export class KeyTransparency {
 
   /** Resolves when everything accepted before the call is in the log. */
   flush(): Promise<void> {
+    // One that has not begun reads the queue after this.
+    if (this.#next !== undefined) return this.#next;
     if (this.#running === undefined) return this.#run();
     // What runs may have read the queue before the caller's entry was in it.
-    this.#next ??= this.#running
+    this.#next = this.#running
       .catch(() => {})
       .then(() => {
         this.#next = undefined;
@@ -275,7 +277,8 @@ export class KeyTransparency {
     const checkpoint = signCheckpoint(crypto, secrets.checkpointPrivateKey, { origin, size: frontier.size, root });
     const batch: AppendToLog = { size, start, queued: queued.length, hashesFrom: nodeCount(size), hashes, checkpoint };
     const outcome = await store.appendToLog(batch);
-    if (outcome.kind === 'conflict') throw new StoreError('internal', 'Somebody else appends to the log.');
+    if (outcome.kind === 'conflict')
+      throw new StoreError('internal', 'The log has changed behind the server: restart it.');
     this.#head = { size: frontier.size, checkpoint };
     this.#frontier = frontier;
     const copies = queued.map((entry) => entry.slice());

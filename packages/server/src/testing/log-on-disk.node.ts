@@ -55,7 +55,12 @@ export class LogOnDisk {
   }
 
   /** An account whose statement is accepted; its entry is in the queue. */
-  async accept(username: string): Promise<void> {
+  accept(username: string): Promise<void> {
+    return this.prepare(username)();
+  }
+
+  /** Everything that costs time, beforehand; what it returns does nothing but store it. */
+  prepare(username: string): () => Promise<void> {
     const identity = generateSigningKey(nodeCrypto);
     const device = { deviceId: nodeCrypto.random(16), deviceKey: generateSigningKey(nodeCrypto).publicKey };
     const head = { origin: ORIGIN, username, identityKey: identity.publicKey };
@@ -78,7 +83,7 @@ export class LogOnDisk {
     });
     const checked = verifyAccountStatement(nodeCrypto, parseAccountStatement(bytes)!, { ...head, version: 0 });
     if (checked.kind === 'invalid') throw new Error(checked.reason);
-    const outcome = await this.store.createAccount({
+    const account = {
       username,
       identityKey: identity.publicKey,
       opaqueRecord: nodeCrypto.random(192),
@@ -86,8 +91,11 @@ export class LogOnDisk {
       firstDevice: { ...device, certificate, name: '' },
       stated: this.keyTransparency.enter(checked.statement, undefined, 0),
       nowMs: Date.now(),
-    });
-    if (outcome.kind !== 'created') throw new Error(outcome.kind);
+    };
+    return async () => {
+      const outcome = await this.store.createAccount(account);
+      if (outcome.kind !== 'created') throw new Error(outcome.kind);
+    };
   }
 
   /** Accounts whose entries are in the log. */
