@@ -56,7 +56,7 @@ function* figures(rates: BrowserRates): Generator<BenchResult> {
 
 function findChromium(): string | undefined {
   const named = process.env['QPC_CHROMIUM'];
-  if (named !== undefined) return named;
+  if (named !== undefined && named !== '') return named;
   const folders = (process.env['PATH'] ?? '').split(path.delimiter);
   const names = ['chromium', 'chromium-browser', 'google-chrome'];
   return names.flatMap((name) => folders.map((folder) => path.join(folder, name))).find(isExecutable);

@@ -31,7 +31,7 @@ export async function* largeGroups(context: MlsContext, rounds: number, quick: b
     processMs: 15,
     commitKb: 28,
   });
-  const members = quick ? 1000 : 10_000;
+  const members = quick ? 2000 : 10_000;
   const { state } = yield* commits(context, rounds, {
     members,
     name: `${members.toLocaleString('en')} members`,
