@@ -137,6 +137,9 @@ function startBrowser(chromium: string, profile: string, url: string, failed: (e
   const browser = spawn(chromium, [...options, `--user-data-dir=${profile}`, url], {
     stdio: ['ignore', 'ignore', 'pipe'],
   });
+  const kill = (): unknown => browser.kill('SIGKILL');
+  process.on('exit', kill);
+  browser.once('exit', () => process.off('exit', kill));
   let said = '';
   browser.stderr?.on('data', (chunk: Buffer) => (said = (said + chunk.toString()).slice(-2000)));
   browser.once('error', failed);
