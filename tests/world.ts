@@ -185,6 +185,8 @@ export class World {
 export interface PersonOptions {
   /** Of the conversations this person begins. Default: the product's. */
   readonly suite?: number;
+  /** Ratchet trees above this travel beside their Welcome, bytes. Default: as the product. */
+  readonly treeInlineBytesMax?: number;
   /** Stands between the engine and its store, for faults. */
   readonly wrapStore?: (store: Store) => Store;
   /** Stands between the engine and the network. */
@@ -200,17 +202,20 @@ export class Person {
   wrapStore: ((store: Store) => Store) | undefined;
   wrapDialer: ((dialer: Dialer) => Dialer) | undefined;
   readonly #suite: number;
+  readonly #treeInlineBytesMax: number | undefined;
   #client: Client | undefined;
   #store: Store | undefined;
   #connection: Connection | undefined;
 
-  constructor(world: World, name: string, { suite = SUITE_DEFAULT, wrapStore, wrapDialer }: PersonOptions) {
+  constructor(world: World, name: string, options: PersonOptions) {
+    const { suite = SUITE_DEFAULT, treeInlineBytesMax, wrapStore, wrapDialer } = options;
     this.world = world;
     this.name = name;
     this.password = `password of ${name}`;
     this.wrapStore = wrapStore;
     this.wrapDialer = wrapDialer;
     this.#suite = suite;
+    this.#treeInlineBytesMax = treeInlineBytesMax;
   }
 
   get folder(): string {
@@ -247,6 +252,7 @@ export class Person {
         clock: systemClock,
         log: { debug: () => {}, warn: (message, detail) => this.#warnings.push({ message, detail }) },
         suite: this.#suite,
+        ...(this.#treeInlineBytesMax === undefined ? {} : { treeInlineBytesMax: this.#treeInlineBytesMax }),
       },
       this.wrapStore === undefined ? store : this.wrapStore(store),
       this.wrapDialer === undefined ? dialer : this.wrapDialer(dialer),

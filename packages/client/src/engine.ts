@@ -39,6 +39,8 @@ export interface Ports {
   readonly log: Log;
   /** MLS cipher suite of new groups. */
   readonly suite: number;
+  /** Ratchet trees above this travel beside their Welcome, bytes. Default 64 KiB; tests have small groups. */
+  readonly treeInlineBytesMax?: number;
 }
 
 /** What parts of the engine ask of one another; filled in by open-client.ts, where they are put together. */
@@ -53,6 +55,8 @@ export interface Reactions {
   trackLost(channelId: Uint8Array, certainty: LostTrack, epochPosition: bigint): void;
   /** The server lost something addressed to us: see whether log entries were among it. */
   inboxGap(): void;
+  /** A channel is held up by a tree that is not here yet. */
+  treeWanted(): void;
   /** KeyPackages were used. */
   keysUsed(): void;
 }
@@ -81,6 +85,8 @@ export class Engine {
   reactions!: Reactions;
   transparency!: Transparency;
   closed = false;
+  /** Trees that were asked for, by blob id in hex, while what waited for them is taken in; undefined: cannot be had. */
+  trees: ReadonlyMap<string, Uint8Array | undefined> = new Map();
   /** Whether this connection has a session of ours. */
   hasSession = false;
   /** Pin of the server as greeted; undefined before the first greeting. */

@@ -13,8 +13,9 @@ import {
 import { methods } from '@quicprochat/transport';
 import type { Engine } from './engine.ts';
 import { toClientError } from './errors.ts';
-import { isStorable, serverTime } from './outside-numbers.ts';
-import { type InboxRow, receiveMessages } from './receive-message.ts';
+import { rowOf } from './inbox-row.ts';
+import { isStorable } from './outside-numbers.ts';
+import { receiveMessages } from './receive-message.ts';
 
 /** Acknowledging removes rows at the server; several batches share one call. */
 const ACK_DELAY_MS = 20;
@@ -138,26 +139,4 @@ export class Inbox {
 /** Without a position that can be stored and acknowledged there is no row; no inbox grows that long. */
 function hasPosition({ seq }: Envelope): boolean {
   return isStorable(seq);
-}
-
-/** Decoded bytes share the event's buffer; what is kept long is copied here. */
-function rowOf(envelope: Envelope): InboxRow {
-  return {
-    seq: envelope.seq,
-    data: envelope.data.slice(),
-    channelId: envelope.channelId.slice(),
-    messageId: envelope.messageId.slice(),
-    acceptedAtMs: serverTime(envelope.acceptedAtMs),
-    wrap: envelope.wrap.slice(),
-    entry: envelope.entry && {
-      ...envelope.entry,
-      logHash: envelope.entry.logHash.slice(),
-      rosterHash: envelope.entry.rosterHash.slice(),
-    },
-    pqRenewal: envelope.pqRenewal && {
-      ...envelope.pqRenewal,
-      envelope: envelope.pqRenewal.envelope.slice(),
-      wrap: envelope.pqRenewal.wrap.slice(),
-    },
-  };
 }

@@ -20,17 +20,19 @@ import {
   wipeGroup,
 } from '@quicprochat/mls';
 import type { Change } from './engine.ts';
-import { beginEpoch } from './epoch.ts';
+import { beginEpoch, blankConversation } from './epoch.ts';
 import {
   decodeGroupInfo,
   decodeWelcomeBody,
   EnvelopeType,
   envelopeType,
+  type HandshakeBundle,
   kindAgrees,
   openDirect,
   openShared,
   PayloadKind,
   PQ_SALT_LENGTH,
+  type TreeReference,
   type WelcomeBody,
 } from './message/index.ts';
 import { type ChannelExtension, decodeChannelExtension, QpcExtensionType } from './profile/channel-extension.ts';
@@ -38,6 +40,7 @@ import { GROUP_CONFIG } from './profile/group-parameters.ts';
 import { addressOf, usernameOf } from './profile/member.ts';
 import { isPostQuantum } from './profile/suites.ts';
 import { lifetimeAllowed } from './profile/validate-commit.ts';
+import { REQUEST_INTERVAL_MS } from './rejoin.ts';
 import type { StoredConversation, StoredKeyPackage } from './store/index.ts';
 import { sendAgain, updateDueKey } from './track.ts';
 import { conversationView, nameOf } from './views.ts';
@@ -74,27 +77,36 @@ export function openForDevice(change: Change, { channelId, data, wrap }: DirectR
   return { kind: 'refused', reason: `its envelope is ${reason}` };
 }
 
-export function receiveWelcome(change: Change, row: DirectRow, body: Uint8Array): void {
-  const refusal = join(change, row, body);
-  if (refusal !== undefined) noteSkipped(change, 'welcome-refused', row.channelId, row.data, refusal);
+/** Returns the tree that has to be here before the Welcome can be taken; then nothing was done. */
+export function receiveWelcome(change: Change, row: DirectRow, bytes: Uint8Array): TreeReference | undefined {
+  const body = decodeWelcomeBody(bytes);
+  const outcome = body === undefined ? 'it is malformed' : join(change, row, body);
+  if (typeof outcome === 'string') noteSkipped(change, 'welcome-refused', row.channelId, row.data, outcome);
+  return typeof outcome === 'string' ? undefined : outcome;
 }
 
-/** Returns why not, or undefined when this device has joined. */
-function join(change: Change, { channelId }: DirectRow, bytes: Uint8Array): string | undefined {
+/** Returns why not, or the tree it takes first; undefined when this device has joined. */
+function join(change: Change, { channelId }: DirectRow, body: WelcomeBody): string | TreeReference | undefined {
   const { engine, store } = change;
-  const body = decodeWelcomeBody(bytes);
-  if (body === undefined) return 'it is malformed';
   const known = store.conversations.get(channelId);
   const rejoining = store.rejoinRequests.own(channelId) !== undefined;
   if (known?.groupId !== undefined && !rejoining) return 'this conversation is already there';
 
   const keyPackage = keyPackageFor(change, body);
   if (keyPackage === undefined) return 'the key it was made for is gone';
+  const blob = body.tree && encodeHex(body.tree.blobId);
+  if (blob !== undefined && !engine.trees.has(blob)) return body.tree;
+  const ratchetTree = blob === undefined ? undefined : engine.trees.get(blob);
+  if (blob !== undefined && ratchetTree === undefined) {
+    askAgain(change, channelId, body, known);
+    return 'the tree of its group is gone';
+  }
   const welcomeHash = engine.crypto.hash('sha256', body.welcome);
   const context = engine.mls();
   const outcome = joinGroup(context, {
     welcome: body.welcome,
     keyPackage: { ...keyPackage, signaturePrivateKey: engine.self.devicePrivateKey },
+    ...(ratchetTree === undefined ? {} : { ratchetTree }),
     groupExists: (groupId) => {
       const existing = store.conversations.byGroupId(groupId);
       return existing !== undefined && !(rejoining && equal(existing.channelId, channelId));
@@ -143,6 +155,29 @@ function join(change: Change, { channelId }: DirectRow, bytes: Uint8Array): stri
     engine.reactions.keysUsed();
   });
   return undefined;
+}
+
+/** We are in the group, but cannot get in: somebody has to add this device once more. */
+function askAgain(
+  change: Change,
+  channelId: Uint8Array,
+  { metadata }: WelcomeBody,
+  known: StoredConversation | undefined,
+): void {
+  const { engine, store } = change;
+  const info = decodeGroupInfo(metadata);
+  const waiting: StoredConversation = {
+    ...(known ?? { ...blankConversation(engine, channelId), kind: info === undefined ? 'direct' : 'group' }),
+    ...(known === undefined && info !== undefined ? { name: info.name, nameVersion: info.version } : {}),
+    state: 'awaiting-welcome',
+  };
+  store.conversations.save(waiting);
+  const open = store.rejoinRequests.own(channelId);
+  const waitMs = open === undefined ? 0 : open.requestedAtMs + REQUEST_INTERVAL_MS + 1 - engine.nowMs();
+  const { epochPosition } = waiting;
+  const ask = (): void => engine.reactions.trackLost(channelId, 'certain', epochPosition);
+  // Each request costs the group a commit, however often the server has lost the tree.
+  change.after(() => (waitMs > 0 ? engine.later(ask, waitMs) : ask()));
 }
 
 interface Candidate {
@@ -198,15 +233,18 @@ export function joinSuccessor(
   channelId: Uint8Array,
   closed: GroupState,
   committer: Member,
-  welcome: Uint8Array,
+  { welcome, tree }: NonNullable<HandshakeBundle['successor']>,
 ): SuccessorJoin {
   const { engine, store } = change;
   const refuse = (reason: string): SuccessorJoin => ({ kind: 'refused', reason });
   const keyPackage = keyPackageFor(change, { welcome });
   if (keyPackage === undefined) return refuse('the key it was made for is gone');
+  const ratchetTree = tree && engine.trees.get(encodeHex(tree.blobId));
+  if (tree !== undefined && ratchetTree === undefined) return refuse('the tree of its group is gone');
   const outcome = joinGroup(engine.mls(), {
     welcome,
     keyPackage: { ...keyPackage, signaturePrivateKey: engine.self.devicePrivateKey },
+    ...(ratchetTree === undefined ? {} : { ratchetTree }),
     previous: closed,
     groupExists: (groupId) => store.conversations.byGroupId(groupId) !== undefined,
     config: GROUP_CONFIG,

@@ -48,6 +48,7 @@ import type {
   SyncResult,
 } from './types.ts';
 import { accountView, channelIdOf, conversationView, membersView, messageView } from './views.ts';
+import { TreeDownloads } from './transfer-trees.ts';
 import { upgrade } from './upgrade-suite.ts';
 import { unpauseSending } from './watch-server.ts';
 
@@ -80,6 +81,7 @@ class ClientEngine implements Client {
   readonly #duties: Duties;
   readonly #checks: MemberChecks;
   #callOffPublish = (): void => {};
+  readonly #trees: TreeDownloads;
   /** Since the last `sync`. */
   #received = { messages: 0, joined: 0 };
 
@@ -90,6 +92,7 @@ class ClientEngine implements Client {
     this.#outbox = new OutboxDelivery(engine);
     this.#duties = new Duties(engine);
     this.#checks = new MemberChecks(engine);
+    this.#trees = new TreeDownloads(engine);
     engine.transparency = new Transparency(engine);
     engine.server = new ServerConnection(dialer, ports.clock, () => engine.uniform(), {
       greet: () => this.#greet(),
@@ -114,6 +117,7 @@ class ClientEngine implements Client {
       membersChanged: (channelId) => this.#checks.add(channelId),
       trackLost: (channelId, certainty, epochPosition) =>
         this.#background(() => this.#lostTrack(channelId, certainty, epochPosition)),
+      treeWanted: () => this.#trees.kick(),
       inboxGap: () => this.#background(() => this.#lookForLostEntries()),
       keysUsed: () => this.#background(() => this.#publish()),
     };
@@ -419,6 +423,7 @@ class ClientEngine implements Client {
     }
     this.#outbox.kick();
     forgetPredecessors(engine);
+    this.#trees.kick();
     this.#duties.lookAtAll();
     this.#checks.addAll();
     engine.transparency.look();
@@ -509,7 +514,7 @@ class ClientEngine implements Client {
   #settled(): boolean {
     const engine = this.#engine;
     if (engine.server.state === 'offline') throw notConnected();
-    if (this.#duties.busy || this.#checks.busy || engine.transparency.busy) return false;
+    if (this.#duties.busy || this.#checks.busy || this.#trees.busy || engine.transparency.busy) return false;
     if (engine.store.conversations.pendingCommits().length > 0) return false;
     return engine.store.outbox.channels().every((channelId) => {
       const conversation = engine.store.conversations.get(channelId);

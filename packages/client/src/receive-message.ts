@@ -13,14 +13,15 @@
 import { encodeHex, equal } from '@quicprochat/crypto';
 import { addressesEqual, type DeviceAddress } from '@quicprochat/core';
 import { groupView, processMessage } from '@quicprochat/mls';
-import type { Envelope } from '@quicprochat/proto';
 import { loseTrack, receiveEntry } from './commit/receive-entry.ts';
 import type { Change, Engine } from './engine.ts';
 import { toClientError } from './errors.ts';
+import { decodeRow, encodeRow, type InboxRow } from './inbox-row.ts';
 import { openForDevice, receiveWelcome } from './join-group.ts';
 import {
   type Content,
   contentHash,
+  encodeTreeReference,
   EnvelopeType,
   envelopeType,
   groupPosition,
@@ -29,6 +30,7 @@ import {
   openGroup,
   parseContent,
   PayloadKind,
+  type TreeReference,
 } from './message/index.ts';
 import { isMessageAuthenticatedData } from './profile/authenticated-data.ts';
 import { addressOf } from './profile/member.ts';
@@ -38,19 +40,6 @@ import { LocalStateError, type StoredConversation } from './store/index.ts';
 import { keepWhileDoubted, trustTrack } from './track.ts';
 import { nameOf, storedMessageView } from './views.ts';
 import { noteSkipped } from './watch-server.ts';
-
-/** One inbox row, its bytes its own. */
-export interface InboxRow {
-  readonly seq: bigint;
-  readonly data: Uint8Array;
-  readonly channelId: Uint8Array;
-  readonly messageId: Uint8Array;
-  /** The server's clock; undefined when it told no possible time. */
-  readonly acceptedAtMs: number | undefined;
-  readonly wrap: Uint8Array;
-  readonly entry: Envelope['entry'];
-  readonly pqRenewal: Envelope['pqRenewal'];
-}
 
 /**
  * Takes in rows in the order of the inbox, all in one transaction with the cursor behind them.
@@ -68,7 +57,7 @@ export function receiveMessages(engine: Engine, rows: readonly InboxRow[]): void
   }
   try {
     engine.change((change) => {
-      for (const row of fresh) receiveMessage(change, row);
+      for (const row of fresh) receiveOrHold(change, row);
       change.store.inbox.advance(last.seq);
     });
   } catch (error) {
@@ -81,7 +70,7 @@ export function receiveMessages(engine: Engine, rows: readonly InboxRow[]): void
 function receiveAlone(engine: Engine, row: InboxRow): void {
   try {
     engine.change((change) => {
-      receiveMessage(change, row);
+      receiveOrHold(change, row);
       change.store.inbox.advance(row.seq);
     });
   } catch (error) {
@@ -94,31 +83,71 @@ function receiveAlone(engine: Engine, row: InboxRow): void {
   }
 }
 
-/** One row. Throws only for faults of our own or of the disk. */
-function receiveMessage(change: Change, row: InboxRow): void {
+/** One row; it waits where its channel waits for a tree (transfer-trees.ts), so that a channel's rows keep their order. */
+function receiveOrHold(change: Change, row: InboxRow): void {
+  const { trees } = change.store;
+  const { channelId } = row;
+  const isHeld = trees.wanted(channelId) !== undefined;
+  const wanted = isHeld ? undefined : receiveMessage(change, row);
+  if (!isHeld && wanted === undefined) return;
+  if (wanted !== undefined) {
+    trees.hold(channelId, encodeTreeReference(wanted), change.engine.nowMs());
+    change.after(() => change.engine.reactions.treeWanted());
+  }
+  trees.addRow(channelId, encodeRow(row));
+}
+
+/** Takes in what waited in a channel, now that its tree is in `engine.trees`, or is known not to be had. */
+export function receiveHeld(engine: Engine, channelId: Uint8Array): void {
+  for (const { id, row: encoded } of engine.store.trees.rows(channelId)) {
+    const row = decodeRow(encoded);
+    let wanted: TreeReference | undefined;
+    try {
+      wanted = engine.change((change) => {
+        const tree = receiveMessage(change, row);
+        if (tree === undefined) change.store.trees.removeRow(id);
+        else change.store.trees.hold(channelId, encodeTreeReference(tree), engine.nowMs());
+        return tree;
+      });
+    } catch (error) {
+      if (error instanceof LocalStateError || engine.closed) throw toClientError(error);
+      engine.ports.log.warn('a row of the inbox made the client fail', { error: String(error).slice(0, 200) });
+      engine.change((change) => {
+        noteSkipped(change, 'skipped-envelope', channelId, row.data, 'this client has a fault');
+        change.store.trees.removeRow(id);
+      });
+    }
+    // It asks for another one, and what is behind it goes on waiting.
+    if (wanted !== undefined) return;
+  }
+  engine.change((change) => change.store.trees.release(channelId));
+}
+
+/** One row. Returns the tree it needs first; then nothing was done. Throws only for faults of our own or of the disk. */
+function receiveMessage(change: Change, row: InboxRow): TreeReference | undefined {
   const { channelId, data, messageId, wrap, entry, pqRenewal } = row;
   const skip = (reason: string): void => noteSkipped(change, 'skipped-envelope', channelId, data, reason);
   if (entry !== undefined) {
-    receiveEntry(change, { channelId, messageId, data, entry, pqRenewal });
-    return;
+    return receiveEntry(change, { channelId, messageId, data, entry, pqRenewal });
   }
-  if (isOwnCopy(change, row)) return;
+  if (isOwnCopy(change, row)) return undefined;
   switch (envelopeType(data)) {
     case EnvelopeType.Group:
       receiveApplication(change, row, skip);
-      return;
+      return undefined;
     case EnvelopeType.Direct:
     case EnvelopeType.Shared: {
       const opened = openForDevice(change, { channelId, data, wrap });
       if (opened.kind === 'refused') skip(opened.reason);
-      else if (opened.payloadKind === PayloadKind.Welcome)
-        receiveWelcome(change, { channelId, data, wrap }, opened.body);
-      else if (opened.payloadKind === PayloadKind.Rejoin) receiveRejoinRequest(change, channelId, opened.body, skip);
+      else if (opened.payloadKind === PayloadKind.Welcome) {
+        return receiveWelcome(change, { channelId, data, wrap }, opened.body);
+      } else if (opened.payloadKind === PayloadKind.Rejoin) receiveRejoinRequest(change, channelId, opened.body, skip);
       else skip('this client does not know what it is');
-      return;
+      return undefined;
     }
     case undefined:
       skip('it is not an envelope');
+      return undefined;
   }
 }
 

@@ -33,7 +33,7 @@ import { doubtTrack } from './track.ts';
 
 const NONCE_BYTES = 16;
 /** Whatever makes us ask, we do not ask more often: each request costs the group a commit. */
-const REQUEST_INTERVAL_MS = 10 * 60_000;
+export const REQUEST_INTERVAL_MS = 10 * 60_000;
 
 /** Asks to be added again, unless that was asked lately. Safe to call for whatever state the conversation is in. */
 export async function requestRejoin(
@@ -136,7 +136,11 @@ async function sendRequests(engine: Engine, channelId: Uint8Array): Promise<void
         const conversation = change.store.conversations.get(channelId);
         change.store.rejoinRequests.clearOwn(channelId);
         change.store.settings.set(unsentKey(channelId), undefined);
-        if (conversation !== undefined) change.store.conversations.save({ ...conversation, state: 'removed' });
+        if (conversation === undefined) return;
+        // Of a Welcome for a channel that never was ours nothing need be left.
+        const isUnknown = conversation.position === 0n && conversation.kind === 'group';
+        if (isUnknown) change.store.conversations.delete(channelId);
+        else change.store.conversations.save({ ...conversation, state: 'removed' });
       });
       return;
     }

@@ -19,6 +19,7 @@ import {
 import {
   createCommit,
   createProposal,
+  exportRatchetTree,
   exportSecret,
   findExtension,
   groupView,
@@ -53,7 +54,11 @@ import {
   sealDirect,
   sealGroup,
   sealShared,
+  sealTree,
   SHARED_OVERHEAD,
+  TREE_INLINE_BYTES_MAX,
+  type TreeBlob,
+  type TreeReference,
 } from '../message/index.ts';
 import { bodyBytesMax } from '../message/padding.ts';
 import { encodeCommitAuthenticatedData, encodeMessageAuthenticatedData } from '../profile/authenticated-data.ts';
@@ -105,6 +110,8 @@ export interface CommitSurroundings {
   readonly metadata: Uint8Array;
   /** Hybrid keys of the devices in the group, by address in hex; those missing cannot follow a renewed salt. */
   readonly hybridKeys: ReadonlyMap<string, VerifiedHybridKey>;
+  /** Trees above this go beside the Welcome, bytes. Default: TREE_INLINE_BYTES_MAX. */
+  readonly treeInlineBytesMax?: number;
   /** The roster as the server has it, where it may differ from the tree. */
   readonly serverRoster?: readonly DeviceAddress[];
 }
@@ -122,6 +129,8 @@ export interface BuiltEntry {
   readonly request: Uint8Array;
   /** The group that the commit's ReInit opens. */
   readonly successor?: GroupState;
+  /** The tree for the joiners, where the Welcome does not carry it: to be uploaded before the entry is submitted. */
+  readonly tree?: TreeBlob;
   /** pq_n from this commit on. */
   readonly pqSalt: Uint8Array;
   /** Devices that will not be able to follow, because they published no hybrid key. */
@@ -173,6 +182,7 @@ export function buildCommit(
     proposals,
     byReference: leaving.map(({ ref }) => ref),
     path: true,
+    ratchetTreeInWelcome: !isTreeLarge(state, adds, surroundings.treeInlineBytesMax),
     ...(plan.leafNode === undefined ? {} : { leafNode: plan.leafNode }),
     authenticatedData: encodeCommitAuthenticatedData({
       channelId: place.channelId,
@@ -189,6 +199,10 @@ export function buildCommit(
   if (committed.commit.length > bodyBytesMax(GROUP_OVERHEAD) - BODY_MARGIN_BYTES) refuseSize();
   if ((committed.welcome?.length ?? 0) > bodyBytesMax(SHARED_OVERHEAD) - BODY_MARGIN_BYTES) refuseSize();
 
+  const { ratchetTree } = committed;
+  const tree = ratchetTree === undefined ? undefined : sealTree(context, place.channelId, ratchetTree);
+  if (ratchetTree !== undefined && tree === undefined) refuseSize();
+
   const { payload, messageId } = sealEntry(context, place, surroundings.nowMs, {
     proposals: [],
     commit: committed.commit,
@@ -196,7 +210,7 @@ export function buildCommit(
   const welcomes =
     committed.welcome === undefined
       ? []
-      : [sealWelcome(context, place, surroundings, adds, payload, pqSalt, committed.welcome)];
+      : [sealWelcome(context, place, surroundings, adds, payload, pqSalt, tree?.reference, committed.welcome)];
 
   const next = mergePendingCommit(context, committed.state, committed.pending);
   const rosterAfter = roster(next).flatMap((member) => addressOf(member) ?? []);
@@ -234,9 +248,28 @@ export function buildCommit(
     messageId,
     payload,
     request,
+    ...(tree === undefined ? {} : { tree }),
     pqSalt,
     leftBehind: renewal?.leftBehind ?? [],
   };
+}
+
+/** Beside the keys and certificates of a leaf: capabilities, lifetime, signature, parents above it. */
+const LEAF_MARGIN_BYTES = 256;
+
+/** Whether the tree that joiners need is better carried beside the Welcome; estimated, before the commit is made. */
+export function isTreeLarge(
+  state: GroupState,
+  adds: readonly Pick<AddTarget, 'keyPackage'>[],
+  inlineBytesMax: number = TREE_INLINE_BYTES_MAX,
+): boolean {
+  if (adds.length === 0) return false;
+  let bytes = exportRatchetTree(state).length;
+  for (const { leafNode } of adds.map(({ keyPackage }) => keyPackage)) {
+    const parts = [leafNode.encryptionKey, ...leafNode.extensions.map(({ extensionData }) => extensionData)];
+    bytes += parts.reduce((sum, part) => sum + part.length, LEAF_MARGIN_BYTES);
+  }
+  return bytes > inlineBytesMax;
 }
 
 /** A role goes with the last device of its holder: the administrators afterwards, undefined when they stay the same. */
@@ -340,6 +373,7 @@ function sealWelcome(
   adds: readonly AddTarget[],
   payload: Uint8Array,
   pqSalt: Uint8Array,
+  tree: TreeReference | undefined,
   welcome: Uint8Array,
 ): WelcomeDelivery {
   const position = place.position + 1n;
@@ -348,6 +382,7 @@ function sealWelcome(
     logHash: logHashNext(context.crypto, place.logHash, position, context.crypto.hash('sha256', payload)),
     pqSalt,
     metadata: surroundings.metadata,
+    ...(tree === undefined ? {} : { tree }),
     welcome,
   });
   const recipients = adds.map(({ address, hybridKey }) => ({ address, hybridKey: hybridKey.publicKey }));

@@ -24,7 +24,7 @@ import {
   wipePendingCommit,
 } from '@quicprochat/mls';
 import { SubmitCommitRequestSchema } from '@quicprochat/proto';
-import { GROUP_OVERHEAD } from '../message/index.ts';
+import { GROUP_OVERHEAD, sealTree } from '../message/index.ts';
 import { bodyBytesMax } from '../message/padding.ts';
 import { encodeCommitAuthenticatedData } from '../profile/authenticated-data.ts';
 import { addressOf } from '../profile/member.ts';
@@ -33,6 +33,7 @@ import {
   BODY_MARGIN_BYTES,
   type BuiltEntry,
   CommitTooLarge,
+  isTreeLarge,
   type LogPlace,
   REQUEST_BYTES_MAX,
   sealEntry,
@@ -44,6 +45,8 @@ export interface ReInitPlan {
   readonly cipherSuite: number;
   /** One's own leaf, and the KeyPackages of all other members, verified, in the new suite. */
   readonly successor: SuccessorParameters;
+  /** As for a commit. */
+  readonly treeInlineBytesMax?: number;
 }
 
 export interface BuiltReInit extends BuiltEntry {
@@ -57,7 +60,7 @@ export function buildReInit(
   context: MlsContext,
   state: GroupState,
   place: LogPlace,
-  { cipherSuite, successor: parameters }: ReInitPlan,
+  { cipherSuite, successor: parameters, treeInlineBytesMax }: ReInitPlan,
   nowMs: number,
 ): BuiltReInit | Rejected {
   const extensions = successorExtensions(groupView(state));
@@ -76,20 +79,27 @@ export function buildReInit(
   if (committed.kind === 'rejected') return committed;
   const { pending, commit } = committed;
   const closed = mergePendingCommit(context, committed.state, pending);
-  const created = createReinitializedGroup(context, closed, parameters);
+  const adds = parameters.keyPackages.map((keyPackage) => ({ keyPackage }));
+  // The tree of the group that is left stands for what the maker's own leaf takes.
+  const ratchetTreeInWelcome = !isTreeLarge(state, adds, treeInlineBytesMax);
+  const created = createReinitializedGroup(context, closed, { ...parameters, ratchetTreeInWelcome });
   if (created.kind === 'rejected') {
     wipePendingCommit(context, committed.state, pending);
     return created;
   }
-  const { state: successor, welcome } = created;
-  if (commit.length + welcome.length > bodyBytesMax(GROUP_OVERHEAD) - BODY_MARGIN_BYTES) {
+  const { state: successor, welcome, ratchetTree } = created;
+  const tree = ratchetTree === undefined ? undefined : sealTree(context, place.channelId, ratchetTree);
+  if (
+    commit.length + welcome.length > bodyBytesMax(GROUP_OVERHEAD) - BODY_MARGIN_BYTES ||
+    (ratchetTree !== undefined && tree === undefined)
+  ) {
     wipePendingCommit(context, committed.state, pending);
     throw new CommitTooLarge();
   }
   const { payload, messageId } = sealEntry(context, place, nowMs, {
     proposals: [],
     commit,
-    successor: { tree: undefined, welcome },
+    successor: { tree: tree?.reference, welcome },
   });
   const addresses = roster(successor).flatMap((member) => addressOf(member) ?? []);
   const before = roster(state).flatMap((member) => addressOf(member) ?? []);
@@ -120,6 +130,7 @@ export function buildReInit(
     messageId,
     payload,
     request,
+    ...(tree === undefined ? {} : { tree }),
     pqSalt: EMPTY,
     leftBehind: [],
   };

@@ -15,7 +15,7 @@ import { type LogEntry, type PqRenewal, SubmitCommitRequestSchema } from '@quicp
 import type { Change, LostTrack } from '../engine.ts';
 import { logPlaceOf } from '../epoch.ts';
 import { joinSuccessor } from '../join-group.ts';
-import { EnvelopeType, kindAgrees, openShared, PQ_SALT_LENGTH } from '../message/index.ts';
+import { EnvelopeType, kindAgrees, openShared, PQ_SALT_LENGTH, type TreeReference } from '../message/index.ts';
 import { addressOf } from '../profile/member.ts';
 import type { StoredConversation, StoredPendingCommit } from '../store/index.ts';
 import { noteSkipped, pauseSending } from '../watch-server.ts';
@@ -37,40 +37,43 @@ export interface PendingIntent {
   readonly pqSalt?: string;
 }
 
-export function receiveEntry(change: Change, row: EntryRow): void {
+/** Returns the tree that has to be here before the entry can be taken in; then nothing was done. */
+export function receiveEntry(change: Change, row: EntryRow): TreeReference | undefined {
   const { store, engine } = change;
   const { channelId, entry } = row;
   const conversation = store.conversations.get(channelId);
   const state = change.group(channelId);
   // Of a channel we have no group of we learn by a Welcome, which says where to begin.
-  if (conversation === undefined || state === undefined) return;
+  if (conversation === undefined || state === undefined) return undefined;
   const { position } = entry;
   if (position <= conversation.position) {
     if (position === conversation.position && !equal(entry.logHash, conversation.logHash)) {
       tellLogMismatch(change, conversation, row, 'the server shows two different logs');
     }
-    return;
+    return undefined;
   }
   if (position > conversation.position + 1n) {
     loseTrack(change, conversation, 'certain', 'entries of the log are missing');
-    return;
+    return undefined;
   }
 
   const pending = store.conversations.pendingCommit(channelId);
   if (pending !== undefined && equal(pending.messageId, row.messageId) && equal(payloadOf(pending), row.data)) {
     mergePending(change, conversation, pending, entry);
-    return;
+    return undefined;
   }
   if (pending !== undefined) discardPending(change, channelId, pending.messageId);
   if (isBeingCreated(conversation)) {
     // The other side began the conversation first: theirs counts, and its Welcome is on the way.
     dropGroup(change, conversation);
-    return;
+    return undefined;
   }
 
   const place = logPlaceOf(engine, conversation);
-  const advanced = advance(change, conversation, row);
   const outcome = openEntry(engine.mls(), state, place, row.data);
+  const wanted = outcome.kind === 'commit' ? outcome.successor?.tree : undefined;
+  if (wanted !== undefined && !engine.trees.has(encodeHex(wanted.blobId))) return wanted;
+  const advanced = advance(change, conversation, row);
   switch (outcome.kind) {
     case 'skipped':
       store.conversations.save(advanced);
@@ -80,17 +83,17 @@ export function receiveEntry(change: Change, row: EntryRow): void {
       if (outcome.claimedPosition !== undefined && outcome.claimedPosition <= conversation.position) {
         loseTrack(change, advanced, 'suspected', 'somebody is in an epoch this device never reached');
       }
-      return;
+      return undefined;
     case 'proposals':
       change.setGroup(channelId, outcome.state);
       store.conversations.save(advanced);
       compareRoster(change, advanced, outcome.state, entry.rosterHash);
       change.after(() => engine.reactions.dutiesChanged(channelId));
-      return;
+      return undefined;
     case 'lost-own-commit':
       store.conversations.save(advanced);
       loseTrack(change, advanced, 'certain', 'a commit of this device was accepted, but what it led to is lost');
-      return;
+      return undefined;
     case 'commit': {
       const { effects, authenticatedData, successor } = outcome;
       const committer = addressOf(effects.committer);
@@ -101,14 +104,14 @@ export function receiveEntry(change: Change, row: EntryRow): void {
       }
       current = engine.transparency.witness(change, current, authenticatedData.checkpoint);
       if (successor !== undefined) {
-        const joined = joinSuccessor(change, channelId, outcome.state, effects.committer, successor.welcome);
+        const joined = joinSuccessor(change, channelId, outcome.state, effects.committer, successor);
         if (joined.kind === 'refused') {
           // It is valid, so the group has moved for everyone; but this device was not let in.
           noteSkipped(change, 'welcome-refused', channelId, row.data, joined.reason);
           const waiting: StoredConversation = { ...current, state: 'awaiting-welcome' };
           store.conversations.save(waiting);
           loseTrack(change, waiting, 'certain', 'the group has moved into another suite without this device');
-          return;
+          return undefined;
         }
         enterSuccessor(change, {
           conversation: current,
@@ -118,7 +121,7 @@ export function receiveEntry(change: Change, row: EntryRow): void {
           committer,
           rosterHash: entry.rosterHash,
         });
-        return;
+        return undefined;
       }
       if (effects.selfRemoved) {
         const addedAgain = effects.added.some((member) => {
@@ -128,7 +131,7 @@ export function receiveEntry(change: Change, row: EntryRow): void {
         // Removed and added in one commit: somebody answered a request of ours, and the Welcome comes next.
         if (addedAgain) dropGroup(change, { ...current, state: 'awaiting-welcome' });
         else leaveGroup(change, current, committer);
-        return;
+        return undefined;
       }
       const pqSalt =
         authenticatedData.pqCommitment === undefined
@@ -146,7 +149,7 @@ export function receiveEntry(change: Change, row: EntryRow): void {
       if (authenticatedData.pqCommitment !== undefined && pqSalt === undefined) {
         loseTrack(change, current, 'certain', 'the renewed key of the channel did not reach this device');
       }
-      return;
+      return undefined;
     }
   }
 }

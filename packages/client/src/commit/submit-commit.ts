@@ -29,6 +29,7 @@ import { ClientError, toClientError } from '../errors.ts';
 import { encodeGroupInfo } from '../message/index.ts';
 import { isPostQuantum } from '../profile/suites.ts';
 import { statusOf } from '../server-errors.ts';
+import { uploadPendingTree } from '../transfer-trees.ts';
 import type { StoredConversation } from '../store/index.ts';
 import {
   buildCommit,
@@ -137,7 +138,7 @@ export function storePending(
 ): Uint8Array {
   const { engine, store } = change;
   change.setGroup(channelId, built.state);
-  const { pending, leftBehind, successor } = built;
+  const { pending, leftBehind, successor, tree } = built;
   const renewed = successor === undefined && !equal(built.pqSalt, pqSaltBefore);
   store.conversations.savePendingCommit(channelId, {
     messageId: built.messageId,
@@ -148,6 +149,7 @@ export function storePending(
     attempts: 0,
     createdAtMs: engine.nowMs(),
   });
+  store.trees.setPendingUpload(channelId, tree && { blobId: tree.reference.blobId, blob: tree.blob });
   if (successor !== undefined) {
     store.successorRows.clear(channelId);
     store.successorRows.apply(channelId, diffRows(undefined, successor));
@@ -193,6 +195,8 @@ export async function submitPending(engine: Engine, channelId: Uint8Array): Prom
     const pending = engine.store.conversations.pendingCommit(channelId);
     if (pending === undefined) return;
     ({ messageId } = pending);
+    await uploadPendingTree(engine, channelId);
+    if (engine.closed) return;
     const { outcome } = await engine.server.call(
       methods.delivery.submitCommit,
       fromBinary(SubmitCommitRequestSchema, pending.request),
@@ -298,7 +302,11 @@ async function builder(
   state: GroupState,
   plan: NonNullable<Awaited<ReturnType<PrepareCommit>>>,
 ): Promise<(state: GroupState, place: LogPlace) => BuiltEntry | Rejected> {
-  if ('successor' in plan) return (now, place) => buildReInit(engine.mls(), now, place, plan, engine.nowMs());
+  const { treeInlineBytesMax } = engine.ports;
+  if ('successor' in plan) {
+    const reInit = treeInlineBytesMax === undefined ? plan : { ...plan, treeInlineBytesMax };
+    return (now, place) => buildReInit(engine.mls(), now, place, reInit, engine.nowMs());
+  }
   const surroundings = await gather(engine, conversation, state, plan);
   return (now, place) => buildCommit(engine.mls(), now, place, plan, surroundings);
 }
@@ -319,6 +327,7 @@ async function gather(
     metadata: metadataOf(conversation),
     hybridKeys,
     ...(plan.serverRoster === undefined ? {} : { serverRoster: plan.serverRoster }),
+    ...(engine.ports.treeInlineBytesMax === undefined ? {} : { treeInlineBytesMax: engine.ports.treeInlineBytesMax }),
   };
 }
 

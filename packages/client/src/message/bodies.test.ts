@@ -14,7 +14,7 @@ import {
 } from './handshake-bundle.ts';
 import { createMessageId, isMessageId } from './message-id.ts';
 import { decodeRejoinRequest, encodeRejoinRequest, REJOIN_LIFETIME_MS, verifyRejoinRequest } from './rejoin.ts';
-import { TREE_BYTES_MAX } from './tree-reference.ts';
+import { openTree, sealTree, TREE_BYTES_MAX } from './tree-reference.ts';
 import { decodeWelcomeBody, encodeWelcomeBody } from './welcome-body.ts';
 
 const [PROPOSAL, COMMIT] = [2, 3];
@@ -42,6 +42,46 @@ const welcomeBody = {
   metadata: crypto.random(20),
   welcome: new Uint8Array([0, 1, 0, 3]),
 };
+
+test('a tree beside its Welcome: opens with its reference on its channel, and nothing else does (THREATS 3, 14, 38)', () => {
+  const context = { crypto, random: (length: number) => crypto.random(length) };
+  const channelId = crypto.random(16);
+  const tree = crypto.random(100_000);
+  const sealed = sealTree(context, channelId, tree)!;
+  const { reference, blob } = sealed;
+  assert.equal(blob.length % 65_536, 0, 'the server learns a bucket, not a length');
+  assert.deepEqual(openTree(crypto, channelId, reference, blob), tree);
+  const other = sealTree(context, channelId, tree)!;
+  assert.notDeepEqual(other.reference.blobId, reference.blobId);
+  assert.equal(openTree(crypto, crypto.random(16), reference, blob), undefined, 'another channel');
+  assert.equal(openTree(crypto, channelId, { ...reference, key: other.reference.key }, blob), undefined, 'another key');
+  assert.equal(openTree(crypto, channelId, reference, other.blob), undefined, 'another blob');
+  assert.equal(
+    openTree(crypto, channelId, { ...reference, blobId: crypto.hash('sha256', other.blob) }, other.blob),
+    undefined,
+  );
+  assert.equal(openTree(crypto, channelId, reference, blob.subarray(0, -1)), undefined, 'cut short');
+  assert.equal(openTree(crypto, channelId, { ...reference, length: 200_000 }, blob), undefined, 'another length');
+  assert.equal(sealTree(context, channelId, new Uint8Array(0)), undefined);
+  assert.equal(sealTree(context, channelId, new Uint8Array(TREE_BYTES_MAX + 1)), undefined);
+});
+
+test('Welcome body with its tree elsewhere: comes back as it went in; cut short or with a length that lies: refused', () => {
+  const tree = { blobId: crypto.random(32), key: crypto.random(32), length: 70_000 };
+  const body = { ...welcomeBody, tree };
+  const encoded = encodeWelcomeBody(body);
+  assert.deepEqual(decodeWelcomeBody(encoded), body);
+  for (let length = 0; length < encoded.length; length++) {
+    assert.equal(decodeWelcomeBody(encoded.subarray(0, length)), undefined);
+  }
+  assert.equal(decodeWelcomeBody(encoded.with(0, 1)), undefined, 'said to be in the Welcome');
+  for (const length of [0, TREE_BYTES_MAX + 1]) {
+    assert.throws(() => encodeWelcomeBody({ ...body, tree: { ...tree, length } }), Misuse);
+  }
+  const huge = encoded.slice();
+  huge.set(u32(0xffffffff), encoded.length - welcomeBody.welcome.length - 4);
+  assert.equal(decodeWelcomeBody(huge), undefined);
+});
 
 test('a ReInit and the Welcome beside it: with and without a tree elsewhere; anything else is refused (THREATS 3, 27)', () => {
   const commit = privateMessage(COMMIT);
@@ -86,7 +126,7 @@ test('Welcome body: cut short, another version, another MLS message, odd salts (
     assert.equal(decodeWelcomeBody(bytes.subarray(0, length)), undefined);
   }
   const changed = (at: number, value: number): Uint8Array => bytes.with(at, value);
-  assert.equal(decodeWelcomeBody(changed(0, 2)), undefined);
+  for (const version of [0, 2, 3]) assert.equal(decodeWelcomeBody(changed(0, version)), undefined);
   assert.equal(decodeWelcomeBody(changed(bytes.length - 1, 2)), undefined);
   assert.equal(decodeWelcomeBody(changed(41, 31)), undefined);
   assert.throws(() => encodeWelcomeBody({ ...welcomeBody, pqSalt: new Uint8Array(16) }), Misuse);

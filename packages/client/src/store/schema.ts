@@ -354,3 +354,27 @@ CREATE TABLE predecessor_rows (
   PRIMARY KEY (channel_id, key)
 ) STRICT, WITHOUT ROWID;
 `;
+
+/** Ratchet trees that travel beside their Welcome (PROTOCOL section 9). */
+export const SCHEMA_TREES = `
+-- To be uploaded before the pending commit is submitted.
+CREATE TABLE tree_uploads (
+  channel_id BLOB PRIMARY KEY REFERENCES pending_commits (channel_id) ON DELETE CASCADE,
+  blob_id BLOB NOT NULL,
+  blob BLOB NOT NULL,
+  uploaded INTEGER NOT NULL
+) STRICT;
+
+-- Channels held up by a tree that is to be downloaded first, and the rows of the inbox that wait for it, in order.
+CREATE TABLE tree_downloads (
+  channel_id BLOB PRIMARY KEY,
+  reference BLOB NOT NULL,
+  wanted_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE held_rows (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  channel_id BLOB NOT NULL REFERENCES tree_downloads (channel_id) ON DELETE CASCADE,
+  row BLOB NOT NULL
+) STRICT;
+CREATE INDEX held_rows_by_channel ON held_rows (channel_id, id);
+`;

@@ -21,6 +21,7 @@ import { migrate } from './migrations.ts';
 import { type MlsRowStore, mlsRowStore } from './mls-rows.ts';
 import { type OutboxStore, outboxStore } from './outbox.ts';
 import { type RejoinRequestStore, rejoinRequestStore } from './rejoin-requests.ts';
+import { type TreeStore, treeStore } from './trees.ts';
 import { type EvidenceStore, evidenceStore, type SettingsStore, settingsStore } from './settings.ts';
 
 export interface Store {
@@ -37,6 +38,7 @@ export interface Store {
   readonly outbox: OutboxStore;
   readonly inbox: InboxStore;
   readonly rejoinRequests: RejoinRequestStore;
+  readonly trees: TreeStore;
   readonly log: LogStore;
   readonly settings: SettingsStore;
   readonly evidence: EvidenceStore;
@@ -64,6 +66,7 @@ export function openStore(driver: Driver): Store {
     outbox: outboxStore(driver),
     inbox: inboxStore(driver),
     rejoinRequests: rejoinRequestStore(driver),
+    trees: treeStore(driver),
     log: logStore(driver),
     settings: settingsStore(driver),
     evidence: evidenceStore(driver),
