@@ -75,7 +75,7 @@ export interface HashChain {
 
 /** Everything that is wrong, each with its evidence; empty when all promises were kept. */
 export function violations(history: History, chain: HashChain): string[] {
-  return [
+  const found = [
     ...inboxViolations(history),
     ...orderViolations(history),
     ...commitViolations(history, chain),
@@ -83,6 +83,8 @@ export function violations(history: History, chain: HashChain): string[] {
     ...history.registers.flatMap(registerViolations),
     ...history.observations,
   ];
+  // What is read again is found again.
+  return [...new Set(found)];
 }
 
 /** DESIGN 5: at least once, one seq per envelope for ever, no holes, nothing that was never sent. */

@@ -35,7 +35,7 @@ export interface FaultOutcome {
 const ORIGIN = 'fault.test';
 const PASSWORD = 'a password for nobody';
 /** The server has so long, of the time of the whole run, for each death and what follows. */
-const MS_PER_KILL = 20_000;
+const MS_PER_KILL = 30_000;
 const MS_BESIDES = 120_000;
 
 class LiveSite implements Site {
@@ -190,8 +190,8 @@ export async function killAgainAndAgain({ kills, seed, people: withPeople, say }
     let early = 0;
     for (let kill = 1; kill <= kills; kill++) {
       // Most of what can go wrong goes wrong early after a start, or under full load: a slow machine gets the time for it.
-      if (moments.below(3) === 0) await later(moments.below(150));
-      else await someWork(recorder, 1 + moments.below(80), moments.below(30));
+      if (moments.below(5) === 0) await later(moments.below(150));
+      else await someWork(recorder, 10 + moments.below(100), moments.below(30));
       await speak();
       site.goDown();
       for (const person of sdk) person.cut();
@@ -329,7 +329,7 @@ async function someWork({ promised }: load.Recorder, answers: number, moreMs: nu
   await later(moreMs);
 }
 
-const WORK_MS_MAX = 8_000;
+const WORK_MS_MAX = 20_000;
 
 function later(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));

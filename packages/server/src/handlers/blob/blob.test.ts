@@ -1,6 +1,6 @@
 // Blobs: cut anywhere and resumed, read in ranges, stored once, collected, and never a path of the user's making.
 import assert from 'node:assert/strict';
-import { existsSync, readdirSync, utimesSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, utimesSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { encodeHex, equal } from '@quicprochat/crypto';
@@ -91,6 +91,18 @@ test('a transfer cut at any chunk resumes where it was, on another connection', 
     world.clock.advance(91 * DAY_MS);
     while ((await world.store.purge(world.clock.wallMs())).more);
   }
+});
+
+test('an upload whose end never reached the store, as after a crash or on a full disk, is complete all the same', async () => {
+  const data = crypto.random(CHUNK + 5);
+  const name = encodeHex(idOf(data));
+  // The file has got its name, and nothing is in the database.
+  mkdirSync(path.join(world.blobFolder, name.slice(0, 2)), { recursive: true });
+  writeFileSync(path.join(world.blobFolder, name.slice(0, 2), name), data);
+  assert.equal(await status(b.call(blob.downloadBlob, { blobId: idOf(data) })), Status.NOT_FOUND);
+  const { complete, nextOffset } = await ask(a, data);
+  assert.deepEqual([complete, nextOffset], [true, BigInt(data.length)]);
+  assert.ok(equal(await download(b, idOf(data)), data));
 });
 
 test('a chunk that came too early has no effect', async () => {
