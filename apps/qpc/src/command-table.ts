@@ -15,7 +15,7 @@ import {
   groupRename,
   groupUpgrade,
 } from './commands/group.ts';
-import { dm, history, join, recv, send } from './commands/messages.ts';
+import { dm, history, join, recv, report, send } from './commands/messages.ts';
 import { health, ping } from './commands/server.ts';
 import { audit, resume } from './commands/transparency.ts';
 
@@ -26,6 +26,7 @@ export const COMMANDS: readonly Command[] = [
   send,
   recv,
   history,
+  report,
   join,
   resume,
   groupCreate,

@@ -137,6 +137,11 @@ export interface Client {
    */
   sync(options?: { readonly timeoutMs?: number }): Promise<SyncResult>;
   message(localId: number): Promise<Message | undefined>;
+  /**
+   * Shows received messages of one conversation, at most 50, to the operator of the server, in the user's name and with a
+   * reason; sealed, so that only the operator reads it. @throws ClientError `no-report-key` when the operator takes none
+   */
+  report(localIds: readonly number[], reason: string): Promise<void>;
   /** Oldest first. */
   history(conversationId: string, options?: HistoryOptions): Promise<readonly Message[]>;
   /** Messages of others that no one has marked as seen, oldest first, of all conversations or of one. */

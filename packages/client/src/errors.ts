@@ -54,6 +54,7 @@ export type ClientErrorCode =
   | 'not-admin'
   | 'lost-race'
   | 'no-log'
+  | 'no-report-key'
   | 'refused'
   // verification failed
   | 'server-changed'

@@ -25,6 +25,7 @@ import { Transparency } from './key-transparency/transparency.ts';
 import { openDirect } from './open-direct.ts';
 import { publishKeys } from './publish-keys.ts';
 import { renewCertificate } from './renew-certificate.ts';
+import { report } from './report.ts';
 import { isLogLonger, requestRejoin, sendUnsentRequests } from './rejoin.ts';
 import { sendContent, sendText } from './send-message.ts';
 import { type Dialer, ServerConnection } from './server-connection.ts';
@@ -346,6 +347,10 @@ class ClientEngine implements Client {
       this.#received = { messages: 0, joined: 0 };
       return result;
     });
+  }
+
+  report(localIds: readonly number[], reason: string): Promise<void> {
+    return this.#withSession(() => report(this.#engine, localIds, reason));
   }
 
   message(localId: number): Promise<Message | undefined> {

@@ -7,7 +7,13 @@
  * refused: only the old key's signature could vouch for a new one, and no server signs such a thing today.
  */
 import { equal } from '@quicprochat/crypto';
-import { DEVICE_KEY_BYTES, LOG_ORIGIN_CHARS_MAX, signResumeProof, VRF_PUBLIC_KEY_BYTES } from '@quicprochat/core';
+import {
+  DEVICE_KEY_BYTES,
+  displayText,
+  LOG_ORIGIN_CHARS_MAX,
+  signResumeProof,
+  VRF_PUBLIC_KEY_BYTES,
+} from '@quicprochat/core';
 import { type HealthResponse, Status } from '@quicprochat/proto';
 import { methods } from '@quicprochat/transport';
 import type { Engine } from './engine.ts';
@@ -86,7 +92,10 @@ export async function resumeSession(engine: Engine): Promise<void> {
         type: 'warning',
         code: 'session-ended',
         conversationId: undefined,
-        text: 'the server has ended this session; log in again',
+        text:
+          status === Status.FORBIDDEN && error instanceof ClientError
+            ? `the server ends this session: ${error.message}. ${error.hint}`
+            : 'the server has ended this session; log in again',
       });
     });
   }

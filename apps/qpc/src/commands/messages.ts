@@ -13,6 +13,8 @@ import { checkUsername } from './account.ts';
 
 /** The content schema's limit. */
 const TEXT_BYTES_MAX = 32_768;
+/** How far back messages of others are looked for. */
+const HISTORY_SEARCHED = 1_000;
 
 const CONVERSATION = {
   name: 'CONVERSATION',
@@ -122,6 +124,54 @@ export const recv: Command = {
     return receive(context, input);
   },
 };
+
+export const report: Command = {
+  name: 'report',
+  topic: 'Chat',
+  summary: 'show what others wrote to the operator of the server',
+  details:
+    'Sends the newest message of others in the conversation (--last: the newest N; --messages: those) with your name and ' +
+    'your words, sealed so that only the operator reads them. The operator learns what you show, and nothing else.',
+  args: [CONVERSATION, { name: 'REASON', summary: 'what is wrong with it', optional: true, rest: true }],
+  options: [
+    { name: 'last', value: 'N', summary: 'the newest N messages of others, at most 50 (default 1)' },
+    { name: 'messages', value: 'IDS', summary: 'these (localId, with --json), with commas in between' },
+  ],
+  examples: ['qpc report @mallory --last 3 "sells umbrellas"'],
+  inChat: true,
+  run: async ({ out, session }, input) => {
+    const last = count(input, 'last');
+    const named = input.value('messages');
+    if (last !== undefined && named !== undefined) {
+      throw usageError('--last and --messages are two ways to choose', 'give one of them');
+    }
+    const client = await session.online();
+    const conversation = await findOrFetchConversation(session, client, input.word('CONVERSATION'));
+    const ids = named === undefined ? await newestOfOthers(client, conversation, last ?? 1) : messageIds(named);
+    if (ids.length === 0) throw usageError('nobody else has written anything here', 'choose another conversation');
+    await client.report(ids, input.words('REASON').join(' '));
+    out.say(
+      `The operator of ${await session.serverLabel()} can read ${ids.length === 1 ? 'it' : `these ${ids.length}`} now.`,
+    );
+    return { conversation: conversation.id, messages: ids };
+  },
+};
+
+async function newestOfOthers(client: Client, conversation: Conversation, wanted: number): Promise<readonly number[]> {
+  const all = await client.history(conversation.id, { limit: HISTORY_SEARCHED });
+  return all
+    .filter((message) => !message.own)
+    .slice(-wanted)
+    .map((message) => message.localId);
+}
+
+function messageIds(text: string): readonly number[] {
+  return text.split(',').map((word) => {
+    if (!/^[1-9]\d{0,14}$/u.test(word))
+      throw usageError(`"${word}" is no id of a message`, 'see localId in "qpc history --json"');
+    return Number(word);
+  });
+}
 
 export const history: Command = {
   name: 'history',
