@@ -7,13 +7,7 @@
  * refused: only the old key's signature could vouch for a new one, and no server signs such a thing today.
  */
 import { equal } from '@quicprochat/crypto';
-import {
-  DEVICE_KEY_BYTES,
-  displayText,
-  LOG_ORIGIN_CHARS_MAX,
-  signResumeProof,
-  VRF_PUBLIC_KEY_BYTES,
-} from '@quicprochat/core';
+import { DEVICE_KEY_BYTES, LOG_ORIGIN_CHARS_MAX, signResumeProof, VRF_PUBLIC_KEY_BYTES } from '@quicprochat/core';
 import { type HealthResponse, Status } from '@quicprochat/proto';
 import { methods } from '@quicprochat/transport';
 import type { Engine } from './engine.ts';
