@@ -30,6 +30,11 @@ let world: World;
 let alice: Person;
 let bob: Person;
 let carol: Person;
+/** Come in on the way, and see nothing but an honest server until their own test. */
+let dave: Person;
+let erin: Person;
+let frank: Person;
+let grace: Person;
 const forAlice = new Meddler();
 const forBob = new Meddler();
 
@@ -140,7 +145,7 @@ test('who registers is in the log, sees it there, and keeps a copy that outlives
 });
 
 test('THREATS 1: a device the log does not name, an answer without proof, an old answer: refused, nothing pinned', async () => {
-  const dave = await world.person('dave');
+  dave = await world.person('dave');
   const account = dave.store.account.get()!;
   // Even with the identity key's signature: a device that was never stated is nobody's.
   const certificate = signDeviceCertificate(nodeCrypto, account.identityPrivateKey!, {
@@ -181,7 +186,7 @@ test('THREATS 1: a device the log does not name, an answer without proof, an old
     | undefined;
   forAlice.answer(methods.user.resolveUser, (real) => (old = real));
   await alice.client.resolve('dave');
-  await world.person('erin');
+  erin = await world.person('erin');
   forAlice.honest();
   await alice.client.resolve('erin');
   forAlice.answer(methods.user.resolveUser, () => old!);
@@ -200,7 +205,7 @@ test('THREATS 1: a device the log does not name, an answer without proof, an old
 
 test('THREATS 34: key-transparency answers differ between members: one of them pauses, the group does not fork', async () => {
   const id = await groupOfThree('answers differ');
-  await world.person('frank');
+  frank = await world.person('frank');
   forBob.answer(methods.user.resolveIdentity, (real) => {
     if (real.outcome.case === 'found') delete real.outcome.value.keyTransparency;
     return real;
@@ -224,7 +229,7 @@ test('THREATS 21: a split view: the heads two members were shown meet in a commi
   // The same keys, another log from here on.
   const fork = await serverOn(await copyOfServer('fork'));
   try {
-    await world.person('grace');
+    grace = await world.person('grace');
     await world.person('mallory', { wrapDialer: () => fork.dialer });
     const connection = await fork.dialer.dial({ timeoutMs: 10_000, signal: new AbortController().signal });
     const other = new RpcClient(connection, {});
@@ -264,9 +269,8 @@ test('THREATS 21: a split view: the heads two members were shown meet in a commi
 });
 
 test('THREATS 21: one entry changed in the server’s database is found by an audit, and named', async () => {
-  const olivia = await world.person('olivia');
-  await olivia.client.resolve('alice');
-  const before = await olivia.client.audit();
+  await dave.client.resolve('alice');
+  const before = await dave.client.audit();
   assert.deepEqual(before.findings, []);
   const change = (): void =>
     withDatabase((db) => {
@@ -275,33 +279,32 @@ test('THREATS 21: one entry changed in the server’s database is found by an au
       db.prepare('UPDATE kt_entry SET entry = ? WHERE position = 2').run(entry);
     });
   change();
-  const report = await olivia.client.audit();
+  const report = await dave.client.audit();
   assert.equal(report.changedAt, 2);
   assert.equal(report.root, undefined);
   assert.deepEqual(
     report.findings.map(({ kind, username, accepted }) => ({ kind, username, accepted })),
     [{ kind: 'root-mismatch', username: undefined, accepted: false }],
   );
-  assert.ok(warned(olivia, 'key-transparency', /do not add up/));
-  await assert.rejects(olivia.client.resolve('bob'), { code: 'log-finding' });
+  assert.ok(warned(dave, 'key-transparency', /do not add up/));
+  await assert.rejects(dave.client.resolve('bob'), { code: 'log-finding' });
   // Changed back: the log is in order again, what was found stays in the report.
   change();
-  const after = await olivia.client.audit({ accept: true });
+  const after = await dave.client.audit({ accept: true });
   assert.equal(after.root, before.root);
   assert.deepEqual(
     after.findings.map(({ kind, accepted }) => ({ kind, accepted })),
     [{ kind: 'root-mismatch', accepted: true }],
   );
-  await olivia.client.resolve('bob');
+  await dave.client.resolve('bob');
 });
 
 test('THREATS 21: an entry of one’s own account that one did not make is found without an audit', async () => {
-  const heidi = await world.person('heidi');
-  await heidi.until('saw the own entry', () => heidi.store.log.ownEntries()[0]?.seen !== undefined);
+  await erin.until('saw the own entry', () => erin.store.log.ownEntries()[0]?.seen !== undefined);
   withDatabase((db) => {
     const row = db
       .prepare<[], { account: number; entry: Buffer }>(
-        `SELECT k.account, k.entry FROM kt_account k JOIN account a ON a.id = k.account WHERE a.username = 'heidi'`,
+        `SELECT k.account, k.entry FROM kt_account k JOIN account a ON a.id = k.account WHERE a.username = 'erin'`,
       )
       .get()!;
     const entry = Buffer.from(row.entry);
@@ -312,25 +315,24 @@ test('THREATS 21: an entry of one’s own account that one did not make is found
   // It is appended with whatever comes next.
   await world.person('rupert');
   world.clockOffsetMs += 11 * 60_000;
-  await heidi.restart();
-  await heidi.until('found', () => warned(heidi, 'key-transparency', /was not made by it|is newer/));
+  await erin.restart();
+  await erin.until('found', () => warned(erin, 'key-transparency', /was not made by it|is newer/));
   world.clockOffsetMs = 0;
-  assert.ok((await kinds(heidi)).includes('unexpected-own-entry'));
+  assert.ok((await kinds(erin)).includes('unexpected-own-entry'));
 });
 
 test('a deleted account is over in the log too; its history stays', async () => {
-  const peggy = await world.person('peggy');
   const ivan = await world.person('ivan');
-  await peggy.client.resolve('ivan');
-  const chat = await ivan.client.openDirect('peggy');
+  await frank.client.resolve('ivan');
+  const chat = await ivan.client.openDirect('frank');
   await ivan.client.send(chat.id, 'farewell');
-  await peggy.joined('ivan');
+  await frank.joined('ivan');
   await ivan.client.flush();
   await ivan.client.deleteAccount();
   await assert.rejects(ivan.client.login('ivan', ivan.password), { code: 'account-deleted' });
-  assert.deepEqual(await ivan.texts('peggy'), ['farewell']);
-  await assert.rejects(peggy.client.resolve('ivan'), { code: 'unknown-user' });
-  const gone = (await peggy.client.audit()).accounts.find(({ username }) => username === 'ivan');
+  assert.deepEqual(await ivan.texts('frank'), ['farewell']);
+  await assert.rejects(frank.client.resolve('ivan'), { code: 'unknown-user' });
+  const gone = (await frank.client.audit()).accounts.find(({ username }) => username === 'ivan');
   assert.deepEqual(gone, {
     username: 'ivan',
     self: false,
@@ -421,23 +423,22 @@ test('an account that changes while it is looked up is looked up again; its owne
 });
 
 test('THREATS 21: a server put back to an earlier state is found: by an audit, and before anything is believed', async () => {
-  const victor = await world.person('victor');
-  assert.deepEqual(await kinds(victor), []);
+  assert.deepEqual(await kinds(grace), []);
   const backup = await copyOfServer('backup');
   await world.person('judy');
-  await victor.client.resolve('judy');
+  await grace.client.resolve('judy');
   const earlier = await serverOn(backup);
   try {
-    victor.wrapDialer = () => earlier.dialer;
-    await victor.restart();
-    const report = await victor.client.audit();
+    grace.wrapDialer = () => earlier.dialer;
+    await grace.restart();
+    const report = await grace.client.audit();
     assert.deepEqual(
       report.findings.filter(({ accepted }) => !accepted).map(({ kind }) => kind),
       ['rollback'],
     );
     assert.equal(report.entries, undefined);
-    await assert.rejects(victor.client.resolve('bob'), { code: 'log-finding', message: /fewer entries/ });
-    await victor.close();
+    await assert.rejects(grace.client.resolve('bob'), { code: 'log-finding', message: /fewer entries/ });
+    await grace.close();
   } finally {
     await earlier.close();
   }
