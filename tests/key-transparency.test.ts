@@ -20,6 +20,7 @@ import { RegisterDeviceBodySchema } from '@quicprochat/proto';
 import { methods, RpcClient } from '@quicprochat/transport';
 import { connectQuic } from '@quicprochat/transport/quic';
 import type { Dialer } from '../packages/client/src/server-connection.ts';
+import type { Store } from '../packages/client/src/store/index.ts';
 import { Meddler } from './meddler.ts';
 import { type Person, World } from './world.ts';
 
@@ -83,12 +84,15 @@ function withDatabase<T>(work: (db: BetterSqlite3.Database) => T): T {
 }
 
 /** A copy of the server's folder as it is now. */
-async function copyOfServer(name: string): Promise<string> {
+async function copyOfServer(name: string, change?: (db: BetterSqlite3.Database) => void): Promise<string> {
   const folder = path.join(world.folder, name);
   await mkdir(folder);
   const isCopied = (source: string): boolean => !/^(?:qpc\.db.*|.*\.sock)$/.test(path.basename(source));
   await cp(world.dataDir, folder, { recursive: true, filter: isCopied });
   withDatabase((db) => db.prepare('VACUUM INTO ?').run(path.join(folder, 'qpc.db')));
+  const copy = new SQLite(path.join(folder, 'qpc.db'));
+  change?.(copy);
+  copy.close();
   return folder;
 }
 
@@ -420,6 +424,32 @@ test('an account that changes while it is looked up is looked up again; its owne
   );
   assert.deepEqual(niaj.store.log.findings(), []);
   world.clockOffsetMs = 0;
+});
+
+test('an account from before the server kept a log enters it by itself, and can be looked up from then on', async () => {
+  // A client that knows nothing of the log, and a server that has not begun it.
+  const forgetful = (store: Store): Store => ({
+    ...store,
+    log: { ...store.log, advance: () => {}, followed: () => {}, saveOwnEntry: () => {}, saveAccount: () => {} },
+  });
+  const walter = await world.person('walter', { wrapStore: forgetful });
+  const folder = await copyOfServer('before', (db) => {
+    for (const table of ['kt_entry', 'kt_hash', 'kt_head', 'kt_account', 'kt_queue']) db.exec(`DELETE FROM ${table}`);
+  });
+  const later = await serverOn(folder);
+  try {
+    const wendy = await world.person('wendy', { wrapDialer: () => later.dialer });
+    await assert.rejects(wendy.client.resolve('walter'), { code: 'no-log-proof' });
+    walter.wrapStore = undefined;
+    walter.wrapDialer = () => later.dialer;
+    await walter.restart();
+    await walter.until('in the log', () => walter.store.log.ownEntries()[0]?.seen !== undefined);
+    assert.equal((await wendy.client.resolve('walter')).username, 'walter');
+    assert.deepEqual(walter.store.log.findings(), []);
+    for (const one of [walter, wendy]) await one.close();
+  } finally {
+    await later.close();
+  }
 });
 
 test('THREATS 21: a server put back to an earlier state is found: by an audit, and before anything is believed', async () => {

@@ -6,7 +6,6 @@
  *
  * A repeat after a crash sends the same certificate, which the server knows again.
  */
-import { create, toBinary } from '@bufbuild/protobuf';
 import { decodeHex, encodeHex, equal } from '@quicprochat/crypto';
 import {
   CERTIFICATE_BACKDATE_SECS,
@@ -14,13 +13,12 @@ import {
   type DeviceCertificate,
   parseDeviceCertificate,
   signDeviceCertificate,
-  signRequest,
 } from '@quicprochat/core';
-import { RegisterDeviceBodySchema, Status } from '@quicprochat/proto';
-import { methods } from '@quicprochat/transport';
+import { Status } from '@quicprochat/proto';
 import type { Engine } from './engine.ts';
 import { ClientError } from './errors.ts';
 import { signNextStatement } from './key-transparency/own-statements.ts';
+import { registerThisDevice } from './register-device.ts';
 import { statusOf } from './server-errors.ts';
 import type { StoredAccount } from './store/index.ts';
 
@@ -39,7 +37,7 @@ export async function renewCertificate(engine: Engine): Promise<boolean> {
     const renewed = successorOf(engine, account, identityPrivateKey, current);
     for (let attempt = 1; ; attempt++) {
       try {
-        await register(engine, account, identityPrivateKey, renewed);
+        await register(engine, account, renewed);
         break;
       } catch (error) {
         if (statusOf(error) !== Status.CONFLICT || attempt >= ATTEMPTS_MAX) throw error;
@@ -91,13 +89,7 @@ function successorOf(
   return renewed;
 }
 
-async function register(
-  engine: Engine,
-  account: StoredAccount,
-  identityPrivateKey: Uint8Array,
-  renewed: Uint8Array,
-): Promise<void> {
-  const method = methods.device.registerDevice;
+async function register(engine: Engine, account: StoredAccount, renewed: Uint8Array): Promise<void> {
   let isThere = false;
   const accountStatement = await signNextStatement(engine, ({ certificates, revocations }) => {
     isThere = certificates.some((bytes) => equal(bytes, renewed));
@@ -112,12 +104,5 @@ async function register(
     return { certificates: certificates.map((bytes) => (isOwn(bytes) ? renewed : bytes)), revocations };
   });
   if (isThere) return;
-  const body = toBinary(
-    RegisterDeviceBodySchema,
-    create(RegisterDeviceBodySchema, { deviceCertificate: renewed, accountStatement }),
-  );
-  const timeMs = BigInt(engine.nowMs());
-  const terms = { methodId: method.id, origin: account.origin, timeMs, body };
-  const signature = signRequest(engine.crypto, identityPrivateKey, terms);
-  await engine.server.call(method, { signed: { body, timeMs, signature } });
+  await registerThisDevice(engine, renewed, accountStatement);
 }

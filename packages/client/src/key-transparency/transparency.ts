@@ -28,6 +28,7 @@ import type { Change, Engine } from '../engine.ts';
 import { ClientError, toClientError } from '../errors.ts';
 import type { StoredConversation } from '../store/index.ts';
 import { pauseSending } from '../watch-server.ts';
+import { enterLog } from './enter-log.ts';
 import { findingError, recordFinding, refuseWhileDoubted } from './findings.ts';
 import { type Followed, followLog, type FollowOptions, type LogSource, restoreMirror } from './follow-log.ts';
 
@@ -256,7 +257,13 @@ export class Transparency {
   async #watch(): Promise<void> {
     const followed = await this.follow();
     if (followed.kind !== 'current') return;
-    await this.checkOwn();
+    try {
+      await this.checkOwn();
+    } catch (error) {
+      if (!(error instanceof ClientError) || error.code !== 'no-log-proof' || !(await enterLog(this.#engine)))
+        throw error;
+      await this.checkOwn();
+    }
   }
 
   /**
