@@ -10,7 +10,7 @@ export const backup: Command = {
   details:
     'The folder holds the database as of one moment, encrypted if the server has it encrypted, all files, and a manifest ' +
     'with the hash of each. The server makes it: it has to be able to write there. The secrets beside the database ' +
-    '(opaque-setup, receipt-key, log-key, log-vrf-key, a certificate made here) stay out unless --with-secrets asks for ' +
+    '(opaque-setup, receipt-key, log-key, log-vrf-key, audit-key, a certificate made here) stay out unless --with-secrets asks for ' +
     'them: whoever has them and the database can try passwords offline. Copy them once, and keep them apart; without ' +
     'them no backup can be used. The key of --store-key-file is never copied.',
   args: [{ name: 'FOLDER', summary: 'does not exist yet' }],

@@ -29,7 +29,7 @@ export const SECRETS = 'secrets';
 /** Without these the accounts in the database are of no use, or clients take the server for another. */
 export const SECRETS_NEEDED: readonly string[] = ['opaque-setup', 'receipt-key', 'log-key', 'log-vrf-key'];
 /** With the certificate that the server made for itself: clients trust that very one. Never the store's key. */
-const SECRET_FILES: readonly string[] = [...SECRETS_NEEDED, 'cert.pem', 'cert.der', 'key.pem'];
+const SECRET_FILES: readonly string[] = [...SECRETS_NEEDED, 'audit-key', 'cert.pem', 'cert.der', 'key.pem'];
 
 const PROGRESS_EVERY_BYTES = 64 * 1024 * 1024;
 

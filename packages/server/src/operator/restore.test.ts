@@ -109,6 +109,7 @@ describe('a backup', () => {
     const names = (backup: string) => manifestOf(backup).files.map((file) => file.path);
     assert.deepEqual(names(at('plain')), ['qpc.db', blobPath]);
     assert.deepEqual(names(at('full')).slice(2).sort(), [
+      'secrets/audit-key',
       'secrets/cert.der',
       'secrets/cert.pem',
       'secrets/key.pem',
@@ -127,7 +128,7 @@ describe('a backup', () => {
   test('leaves out nothing of the data folder but what is not worth keeping', () => {
     const kept = new Set(manifestOf(at('full')).files.map((file) => path.posix.basename(file.path)));
     const left = readdirSync(at('data')).filter((name) => !kept.has(name));
-    assert.deepEqual(left.sort(), ['blobs', 'control.sock', 'qpc.db-shm', 'qpc.db-wal', 'qpc.db.lock']);
+    assert.deepEqual(left.sort(), ['audit.log', 'blobs', 'control.sock', 'qpc.db-shm', 'qpc.db-wal', 'qpc.db.lock']);
   });
 
   test('overwrites nothing, stays out of the data folder, and leaves nothing when it fails', async () => {
