@@ -36,7 +36,7 @@ import { channelOf, isAdmin } from './profile/validate-commit.ts';
 import { statusOf } from './server-errors.ts';
 import type { ReceivedRejoinRequest, StoredConversation } from './store/index.ts';
 import { updateDueKey } from './track.ts';
-import { warmUpDelayMs, warmUpRank } from './warm-up.ts';
+import { keepsSlot, warmUpDelayMs, warmUpRank } from './warm-up.ts';
 
 const RANK_DELAY_MS = 3_000;
 const JITTER_MS = 2_000;
@@ -51,13 +51,13 @@ type Duty =
   | { readonly kind: 'restore-roster' }
   | { readonly kind: 'leave' }
   | { readonly kind: 'update' }
-  | { readonly kind: 'warm-up' };
+  | { readonly kind: 'warm-up'; readonly members: number };
 
 interface Planned {
   readonly callOff: () => void;
   readonly dueAtMs: number;
-  /** Gives way to any other duty, and to having been done otherwise. */
-  readonly isWarmUp: boolean;
+  /** A warm-up, planned among so many members: it gives way to any other duty, and to having been done otherwise. */
+  readonly warmUpAmong: number | undefined;
 }
 
 export class Duties {
@@ -83,18 +83,19 @@ export class Duties {
     const key = encodeHex(channelId);
     if (this.#engine.closed || this.#running.has(key)) return;
     const planned = this.#planned.get(key);
-    if (planned !== undefined && !planned.isWarmUp) return;
+    if (planned !== undefined && planned.warmUpAmong === undefined) return;
     const found = this.#duty(channelId);
-    const isWarmUp = found?.duty.kind === 'warm-up';
+    const among = found?.duty.kind === 'warm-up' ? found.duty.members : undefined;
     if (planned !== undefined) {
-      if (isWarmUp) return;
+      if (among !== undefined && keepsSlot(planned.warmUpAmong, among)) return;
       planned.callOff();
       this.#planned.delete(key);
     }
     if (found === undefined) return;
     const uniform = this.#engine.uniform();
-    const delayMs = isWarmUp ? warmUpDelayMs(found.rank, uniform) : found.rank * RANK_DELAY_MS + uniform * JITTER_MS;
-    this.#plan(key, channelId, delayMs, isWarmUp);
+    const delayMs =
+      among === undefined ? found.rank * RANK_DELAY_MS + uniform * JITTER_MS : warmUpDelayMs(found.rank, uniform);
+    this.#plan(key, channelId, delayMs, among);
   }
 
   /** Whether something is being done or about to be. */
@@ -109,12 +110,12 @@ export class Duties {
     this.#planned.clear();
   }
 
-  #plan(key: string, channelId: Uint8Array, delayMs: number, isWarmUp: boolean): void {
+  #plan(key: string, channelId: Uint8Array, delayMs: number, warmUpAmong: number | undefined): void {
     const callOff = this.#engine.later(() => {
       this.#planned.delete(key);
       void this.#perform(key, channelId);
     }, delayMs);
-    this.#planned.set(key, { callOff, dueAtMs: this.#engine.ports.clock.now() + delayMs, isWarmUp });
+    this.#planned.set(key, { callOff, dueAtMs: this.#engine.ports.clock.now() + delayMs, warmUpAmong });
   }
 
   async #perform(key: string, channelId: Uint8Array): Promise<void> {
@@ -137,8 +138,8 @@ export class Duties {
     }
     this.#running.delete(key);
     if (engine.closed) return;
-    const wasWarmUp = found.duty.kind === 'warm-up';
-    if (retry) this.#plan(key, channelId, wasWarmUp ? WARM_UP_RETRY_MS : RETRY_MS, wasWarmUp);
+    const among = found.duty.kind === 'warm-up' ? found.duty.members : undefined;
+    if (retry) this.#plan(key, channelId, among === undefined ? RETRY_MS : WARM_UP_RETRY_MS, among);
     else this.look(channelId);
     engine.conditions.check();
   }
@@ -186,7 +187,7 @@ export class Duties {
       return { duty: { kind: 'update' }, rank: 0 };
     }
     const rank = warmUpRankOf(conversation, state);
-    return rank === undefined ? undefined : { duty: { kind: 'warm-up' }, rank };
+    return rank === undefined ? undefined : { duty: { kind: 'warm-up', members: roster(state).length }, rank };
   }
 
   async #do(channelId: Uint8Array, duty: Duty): Promise<void> {

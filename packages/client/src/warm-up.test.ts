@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { LeafIndex } from '@quicprochat/mls';
 import { ManualClock } from '../../transport/src/testing/manual-clock.ts';
-import { warmUpDelayMs, warmUpRank } from './warm-up.ts';
+import { keepsSlot, warmUpDelayMs, warmUpRank } from './warm-up.ts';
 
 type Kind = 'keyPackage' | 'commit' | 'update';
 
@@ -69,4 +69,40 @@ test('who has committed since is not due, nor whose later neighbour is there; ga
   assert.equal(warmUpRank(group(many), 5), undefined);
   assert.equal(warmUpRank(group(many), 15), 0);
   assert.equal(warmUpRank(group(many), 7), undefined, 'not a member');
+});
+
+test('sixty have their slots when many more come: all slots are given anew, and no two devices share one', () => {
+  const clock = new ManualClock();
+  const uniform = sequence();
+  const kinds: Kind[] = Array.from({ length: 60 }, () => 'keyPackage');
+  const planned = new Map<number, { readonly callOff: () => void; readonly among: number }>();
+  const commits: number[] = [];
+  // As duties.ts does it, on every device whenever the group changes.
+  const look = (leaf: number): void => {
+    const rank = warmUpRank(group(kinds), leaf);
+    const before = planned.get(leaf);
+    if (before !== undefined && rank !== undefined && keepsSlot(before.among, kinds.length)) return;
+    before?.callOff();
+    planned.delete(leaf);
+    if (rank === undefined) return;
+    const timer = clock.setTimer(
+      () => {
+        if (warmUpRank(group(kinds), leaf) === undefined) return;
+        kinds[leaf] = 'commit';
+        commits.push(clock.now());
+        for (const other of kinds.keys()) if (other !== leaf) look(other);
+      },
+      warmUpDelayMs(rank, uniform()),
+    );
+    planned.set(leaf, { callOff: () => clock.clearTimer(timer), among: kinds.length });
+  };
+  for (const leaf of kinds.keys()) look(leaf);
+  for (let second = 0; second < 30; second++) clock.advance(1_000);
+  assert.ok(commits.length > 0 && commits.length < 10);
+  commits.length = 0;
+  kinds.push(...Array.from({ length: 140 }, (): Kind => 'keyPackage'));
+  for (const leaf of kinds.keys()) look(leaf);
+  for (let second = 0; second < 600; second++) clock.advance(1_000);
+  assert.ok(commits.length >= 24 && commits.length <= 25, `${commits.length} commits`);
+  for (const [i, atMs] of commits.entries()) if (i > 0) assert.ok(atMs - commits[i - 1]! >= 2_000);
 });

@@ -8,7 +8,8 @@
  *                      and what stays blank costs later commits at most seven encryptions
  *
  * Whoever is due waits for those before it in the order of leaves, one slot each. All see the same tree, so nobody has to
- * ask; whoever is offline leaves its slot empty.
+ * ask; whoever is offline leaves its slot empty. When people come or go the slots are given anew, to all at that moment:
+ * those of before were counted in another group, and two devices could have the same.
  */
 import type { LeafIndex, LeafNodeSource } from '@quicprochat/mls';
 
@@ -41,6 +42,11 @@ export function warmUpRank(leaves: readonly WarmUpLeaf[], own: number): number |
     if (isDue) rank += 1;
   }
   return undefined;
+}
+
+/** Whether a slot given among so many members still counts; an update of somebody else changes nobody's slot. */
+export function keepsSlot(among: number | undefined, members: number): boolean {
+  return among === members;
 }
 
 /** Milliseconds to wait; `uniform` is in [0, 1). Two ranks are never less than half a slot apart. */

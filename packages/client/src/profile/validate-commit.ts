@@ -38,7 +38,9 @@ export function validateCommit(commit: CommitToValidate): Verdict {
   const channel = channelOf(commit.before);
   if (channel === undefined) return reject('P00', 'the group has no qpc.channel');
   const committer = addressAt(commit.before, commit.committer);
-  if (commit.external || committer === undefined) return reject('P01', 'the committer is not a member of ours');
+  // Whatever the group's extensions or another hook would allow, and also in the place of somebody's former leaf.
+  if (commit.external) return reject('P01', 'nobody comes in by a commit of their own');
+  if (committer === undefined) return reject('P01', 'the committer is not a member of ours');
   if (opensSuccessor(commit)) {
     return checkExtensions(commit, channel) ?? checkMembersAfter(commit) ?? { kind: 'accept' };
   }
