@@ -414,6 +414,18 @@ describe('creating', () => {
     assert.equal(admins.length, 2);
     const stranger = { ...commit(1n), rosterAdd: [carol.address], welcomes: [welcome(carol)] };
     assert.equal((await refusal(a.call(delivery.submitCommit, stranger))).status, Status.INVALID_ARGUMENT);
+    // Neither takes the other off for good; not ahead of the head either, where the roster may be another by then.
+    const eviction = { ...commit(1n), rosterRemove: [bob.address] };
+    assert.equal((await refusal(a.call(delivery.submitCommit, eviction))).status, Status.FORBIDDEN);
+    const ahead = await a.call(delivery.submitCommit, { ...commit(2n), rosterRemove: [bob.address] });
+    assert.deepEqual(ahead.outcome, { ...ahead.outcome, case: 'conflict' });
+    const { roster } = await a.call(methods.group.listGroupMembers, { channelId });
+    assert.equal(roster.length, 2);
+    // One's own devices, and those that are revoked, are another matter.
+    assert.equal(
+      (await b.call(delivery.submitCommit, { ...commit(1n), rosterRemove: [bob.address] })).outcome.case,
+      'accepted',
+    );
   });
 
   test('THREATS 27: is limited per account', async () => {

@@ -1,5 +1,5 @@
 import { encodeAddress } from '@quicprochat/core';
-import { encodeHex } from '@quicprochat/crypto';
+import { encodeHex, equal } from '@quicprochat/crypto';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { PqRenewalDelivery, SubmitCommitResponseSchema, WelcomeDelivery } from '@quicprochat/proto';
 import { methods } from '@quicprochat/transport';
@@ -20,7 +20,7 @@ import { deviceHandler } from '../../handler.ts';
 import { toLogEntry, toRecipientResult } from '../../inbox-envelopes.ts';
 import { askChannel } from '../../plugins.ts';
 import { exhausted, forbidden, invalidArgument, noSuchChannel, notFound } from '../../refusals.ts';
-import type { Payload, SubmitCommit, SubmitCommitOutcome } from '../../store/store.ts';
+import type { Address, Payload, SubmitCommit, SubmitCommitOutcome } from '../../store/store.ts';
 
 const HASH_BYTES = 32;
 const WELCOMES_MAX = 1_000;
@@ -53,13 +53,36 @@ export const submitCommit = deviceHandler(methods.delivery.submitCommit, async (
     const roster = { added: commit.rosterAdd.length, removed: commit.rosterRemove.length };
     await askChannel(call, 'commit', commit.channelId, roster);
   }
-  const outcome = await server.store.submitCommit(commit, writes);
+  const outcome = (await whyNotAlone(server, commit)) ?? (await server.store.submitCommit(commit, writes));
   if (outcome.kind === 'accepted') {
     server.observer.enqueued(request.payload.length);
     server.arrived(outcome.wake);
   }
   return answerOf(server, commit, outcome);
 });
+
+/**
+ * Both sides administer a direct channel, there is one for each pair, and who is off its roster cannot even ask to come
+ * back: so neither side takes the other's last device off, unless it is revoked. Returns the answer when the head is not
+ * there yet, because the roster is judged as it is at this head, and changes with every entry.
+ */
+async function whyNotAlone(
+  server: ServerContext,
+  { channelId: id, submitter, after, rosterRemove }: SubmitCommit,
+): Promise<Extract<SubmitCommitOutcome, { kind: 'conflict' }> | undefined> {
+  const other = rosterRemove.find(({ identityKey }) => !equal(identityKey, submitter.identityKey))?.identityKey;
+  const channel = other === undefined ? undefined : await server.store.findChannel(id);
+  if (other === undefined || channel?.kind !== 'direct' || after < channel.head) return undefined;
+  if (after > channel.head) return { kind: 'conflict', head: channel.head };
+  const theirs = channel.roster.filter(({ identityKey }) => equal(identityKey, other));
+  const isRemoved = ({ deviceId }: Address): boolean =>
+    rosterRemove.some((removed) => equal(removed.identityKey, other) && equal(removed.deviceId, deviceId));
+  if (!theirs.every(isRemoved)) return undefined;
+  const account = await server.store.findAccountByIdentity(other);
+  const isAlive = theirs.some(({ deviceId }) => account?.devices.some((device) => equal(device.deviceId, deviceId)));
+  if (isAlive) throw forbidden('a direct channel keeps a device of each side');
+  return undefined;
+}
 
 /** What the store keeps of it for ninety days: payloads once for all who get them, and a wrap for each at most. */
 function storedBytes({ payload, welcomes, pqRenewal }: SubmitCommit): number {
