@@ -54,6 +54,7 @@ test('the quick start works as written', { timeout: 120_000 }, async () => {
   assert.match(said('npx qpc --profile bob recv'), /alice/);
   assert.match(said('npx qpc --profile bob send Harbour'), /Sent/);
   assert.match(said('npx qpc --profile alice group members'), /alice.*\n.*bob/);
+  assert.match(said('npx qpc --profile alice audit'), /bob +verified, version 0\nThe log is consistent/);
 });
 
 test('what is said of hosting uses flags that exist', async () => {

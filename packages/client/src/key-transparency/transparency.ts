@@ -36,8 +36,8 @@ import { type Followed, followLog, type FollowOptions, type LogSource, restoreMi
 const FOLLOW_EVERY_MS = 10 * 60_000;
 /** Checkpoints of others that are remembered until the copy reaches them. */
 const WITNESSED_MAX = 64;
-/** Entries that are hashed in one go, when the copy is read from disk. */
-const RESTORE_PAGE = 2_000;
+/** Entries read from disk in one go. */
+const RESTORE_PAGE = 1_000;
 /** How often one answer is checked against a log that moves meanwhile. */
 const CHECK_ATTEMPTS_MAX = 4;
 
@@ -153,7 +153,7 @@ export class Transparency {
     };
   }
 
-  /** Between pages other work goes on. */
+  /** Between the parts of a long piece of work others get their turn. */
   pauses(): Pick<FollowOptions, 'pause'> {
     const { clock } = this.#engine.ports;
     return { pause: () => new Promise((resolve) => void clock.setTimer(resolve, 0)) };
