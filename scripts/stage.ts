@@ -1,7 +1,7 @@
 // Compiles the packages people take on their own and writes them to out/<package> as they are published: exports turned to
 // the compiled files, no "private". `npm pack out/mls` makes a tarball of one. (npm has no way to swap exports itself.)
 import { spawnSync } from 'node:child_process';
-import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -29,7 +29,7 @@ export function stagePackages(target: string): void {
     for (const entry of manifest.files.filter((file) => !file.startsWith('!'))) {
       cpSync(path.join(from, entry), path.join(to, entry), {
         recursive: true,
-        filter: (source) => !source.endsWith('.tsbuildinfo'),
+        filter: (source) => entry !== 'dist' || source === path.join(from, entry) || hasSource(from, source),
       });
     }
     cpSync(path.join(root, 'LICENSE'), path.join(to, 'LICENSE'));
@@ -39,6 +39,12 @@ export function stagePackages(target: string): void {
     );
     writeFileSync(path.join(to, 'package.json'), `${JSON.stringify(manifest, undefined, 2)}\n`);
   }
+}
+
+/** What the compiler made of a source that is gone stays in dist. */
+function hasSource(folder: string, file: string): boolean {
+  const name = path.relative(path.join(folder, 'dist'), file).replace(/(\.d)?\.[jt]s(\.map)?$/, '');
+  return existsSync(path.join(folder, 'src', `${name}.ts`)) || statSync(file).isDirectory();
 }
 
 function compiled(source: string): { readonly types: string; readonly default: string } {
