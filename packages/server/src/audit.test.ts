@@ -55,7 +55,7 @@ describe('what happens to accounts and keys', () => {
     return lines.map(({ event, outcome, reason }) => [event, outcome, reason].filter(Boolean).join(' '));
   }
 
-  test('each event appears once, refusals with their reason', async () => {
+  test('THREATS 41: each event appears once and names nobody, refusals with their reason', async () => {
     assert.deepEqual(since(), ['server_started']);
     const alice = world.newPerson('alice-the-audited');
     const a = world.connect();
@@ -212,7 +212,7 @@ describe('what happens to accounts and keys', () => {
     }
   });
 
-  test('a flood of refusals is written in part, and then says how much is missing', async () => {
+  test('THREATS 41: a flood of refusals is written in part, and then says how much is missing', async () => {
     const before = world.audited.length;
     const connection = world.connect();
     const thief = world.newPerson('thief');

@@ -21,7 +21,7 @@ const FIELDS = [
   'recovery_phrase ke3',
 ].flatMap((names) => names.split(' '));
 
-test('THREATS 13: keys, tokens and payloads come out of no field, however they are written', () => {
+test('THREATS 13, 41: keys, tokens and payloads come out of no field, however they are written', () => {
   const { lines, log } = keeping();
   for (const bytes of [16, 20, 24, 32, 64, 192, 1_216]) {
     // The same each time: of random ones a few in a hundred thousand look like words.

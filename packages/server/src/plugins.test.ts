@@ -244,7 +244,7 @@ test(
   },
 );
 
-describe('a plugin that fails', { timeout: 60_000 }, () => {
+describe('THREATS 40: a plugin that fails', { timeout: 60_000 }, () => {
   const failures: Record<string, string> = {
     throws: `throw new Error('never mind')`,
     'throws what is no error': `throw { toString() { throw 1 } }`,
