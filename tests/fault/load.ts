@@ -12,6 +12,7 @@ import {
   signRevocation,
   verifyReceipt,
   verifyResolve,
+  vrfReady,
 } from '@quicprochat/core';
 import { encodeHex } from '@quicprochat/crypto';
 import { nodeCrypto as crypto } from '@quicprochat/crypto/node';
@@ -589,6 +590,7 @@ export async function checkAccount({ recorder, log }: Work, device: Device, pers
   recorder.read(`account ${username}`, isThere ? 'there' : 'unknown');
   if (found === undefined) return;
   const { keyTransparency } = found;
+  await vrfReady();
   const verdict =
     keyTransparency === undefined
       ? ({ kind: 'refused', detail: 'there is none' } as const)

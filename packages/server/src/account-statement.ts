@@ -31,12 +31,12 @@ type AccountBefore = Pick<StatedAccount, 'stated' | 'revocationCount'> & {
  * call is a retry.
  * @throws RpcError `conflict` where the caller's view of the account is out of date, else `invalid argument`
  */
-export function checkStatement(
+export async function checkStatement(
   server: ServerContext,
   bytes: Uint8Array,
   before: AccountBefore,
   after: AccountAfter,
-): StatedEntry | undefined {
+): Promise<StatedEntry | undefined> {
   const { crypto } = server;
   const { account, stated, revocationCount } = before;
   if (bytes.length === 0) throw invalidArgument('the account statement is missing', 'Update this client.');

@@ -19,9 +19,9 @@ import { LogOnDisk, newLogSecrets } from './testing/log-on-disk.node.ts';
 
 let folder: string;
 let secrets: LogSecrets;
-before(() => {
+before(async () => {
   folder = mkdtempSync(path.join(tmpdir(), 'qpc-log-'));
-  secrets = newLogSecrets();
+  secrets = await newLogSecrets();
 });
 after(() => rmSync(folder, { recursive: true, force: true }));
 let files = 0;
@@ -156,7 +156,7 @@ test('batches: the first at once, the others within a second, when somebody wait
 
 test('batches never overlap, however closely they are asked for', async () => {
   await withLog(newPath(), async (log) => {
-    const accounts = Array.from({ length: 40 }, (_, i) => log.prepare(`u${i}`));
+    const accounts = await Promise.all(Array.from({ length: 40 }, (_, i) => log.prepare(`u${i}`)));
     const asked: Promise<void>[] = [];
     const flush = (): Promise<void> => {
       const flushed = log.keyTransparency.flush();
@@ -336,7 +336,7 @@ describe('THREATS 21: an operator who changes the database', () => {
   });
 
   test('or the keys: the server does not start', async () => {
-    const others = newLogSecrets();
+    const others = await newLogSecrets();
     await refusesToStart(base, /another VRF key/, { ...secrets, vrf: others.vrf });
     const { checkpointPrivateKey } = others;
     await refusesToStart(base, /not signed by the log/, { ...secrets, checkpointPrivateKey });

@@ -29,6 +29,7 @@ import {
   proveLogIndex,
   rootHash,
   signCheckpoint,
+  vrfReady,
 } from '@quicprochat/core';
 import type { Frontier, PinnedLog, ProofPlan, VerifiedAccountStatement } from '@quicprochat/core';
 import { equal, SignatureSchemeId } from '@quicprochat/crypto';
@@ -135,13 +136,14 @@ export class KeyTransparency {
   }
 
   /** The entry that a checked statement becomes. `previous` is the account's newest, whose name has the same index. */
-  enter(
+  async enter(
     statement: VerifiedAccountStatement,
     previous: AcceptedStatement | undefined,
     revocationsBefore: number,
-  ): StatedEntry {
+  ): Promise<StatedEntry> {
     const { crypto, secrets } = this.#parts;
     const { username, version, history, bytes, kind } = statement;
+    if (previous === undefined) await vrfReady();
     const index = previous === undefined ? undefined : decodeLogEntry(previous.entry)?.index;
     const proven =
       previous !== undefined && index !== undefined

@@ -12,6 +12,7 @@ import {
   OPAQUE_SETUP_BYTES,
   VRF_PRIVATE_KEY_BYTES,
   VRF_PUBLIC_KEY_BYTES,
+  vrfReady,
 } from '@quicprochat/core';
 import { concat, encodeUtf8 } from '@quicprochat/crypto';
 import { nodeCrypto } from '@quicprochat/crypto/node';
@@ -132,7 +133,7 @@ export async function startServer(config: ServerConfig, surroundings: ServerSurr
       () => nodeCrypto.random(RECEIPT_KEY_BYTES),
       undefined,
     );
-    const logSecrets = loadLogSecrets(directory, (await store.readLogHead()) === undefined);
+    const logSecrets = await loadLogSecrets(directory, (await store.readLogHead()) === undefined);
     const makeAuditKey = (): Uint8Array => nodeCrypto.random(AUDIT_KEY_BYTES);
     const auditKey = loadSecret(directory, 'audit-key', AUDIT_KEY_BYTES, makeAuditKey, undefined);
     auditFile = openAudit(config, directory, log);
@@ -471,7 +472,8 @@ async function settleOrigin(store: Store, configured: string | undefined, port: 
 }
 
 /** The public half stands in the file because computing it would cost every start more than reading all the others. */
-function loadLogSecrets(directory: DataDirectory, isNew: boolean): LogSecrets {
+async function loadLogSecrets(directory: DataDirectory, isNew: boolean): Promise<LogSecrets> {
+  if (isNew) await vrfReady();
   const loss = isNew
     ? undefined
     : {

@@ -21,6 +21,7 @@ import {
   type PinnedLog,
   type ResolvedAccount,
   verifyResolve,
+  vrfReady,
 } from '@quicprochat/core';
 import { methods } from '@quicprochat/transport';
 import { resolveSelf } from '../contacts.ts';
@@ -176,6 +177,7 @@ export class Transparency {
     if (proof === undefined) {
       throw badProof('no-log-proof', username, 'the server does not show that they are in its log');
     }
+    await vrfReady();
     const outcome = verifyResolve(engine.crypto, log, username, proof, identityKey);
     if (outcome.kind === 'refused') throw badProof('bad-log-proof', username, outcome.detail);
     const { account } = outcome;

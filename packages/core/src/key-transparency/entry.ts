@@ -116,7 +116,7 @@ function startCommitment(crypto: CryptoProvider, logOrigin: string): Uint8Array 
 
 // Index, commitment, history
 
-/** The index of a name and the proof of it, with the server's VRF key. */
+/** The index of a name and the proof of it, with the server's VRF key. @throws Misuse before `vrfReady` */
 export function proveLogIndex(
   crypto: CryptoProvider,
   vrfPrivateKey: Uint8Array,
@@ -126,7 +126,7 @@ export function proveLogIndex(
   return { index: output.slice(0, LOG_INDEX_BYTES), proof };
 }
 
-/** The index of a name, or undefined when the proof does not hold. */
+/** The index of a name, or undefined when the proof does not hold. @throws Misuse before `vrfReady` */
 export function verifyLogIndex(
   crypto: CryptoProvider,
   vrfKey: Uint8Array,

@@ -70,7 +70,10 @@ export type ResolveOutcome =
   /** `reason` says which check failed, `detail` is one clause without user data. */
   | { readonly kind: 'refused'; readonly reason: ResolveRefusal; readonly detail: string };
 
-/** Verifies that the log maps `username` to the statement shown. `identityKey` is the one pinned for the name, if any. */
+/**
+ * Verifies that the log maps `username` to the statement shown. `identityKey` is the one pinned for the name, if any.
+ * @throws Misuse before `vrfReady`
+ */
 export function verifyResolve(
   crypto: CryptoProvider,
   log: PinnedLog,

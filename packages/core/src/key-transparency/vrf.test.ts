@@ -4,7 +4,9 @@ import { ristretto255, ristretto255_hasher } from '@noble/curves/ed25519.js';
 import { concat, decodeHex, encodeHex, encodeUtf8 } from '@quicprochat/crypto';
 import { nobleCrypto } from '@quicprochat/crypto/noble';
 import { nodeCrypto } from '@quicprochat/crypto/node';
-import { generateVrfKeyPair, isVrfPublicKey, vrfProve, vrfPublicKey, vrfVerify } from './vrf.ts';
+import { generateVrfKeyPair, isVrfPublicKey, vrfProve, vrfPublicKey, vrfReady, vrfVerify } from './vrf.ts';
+
+await vrfReady();
 
 // The test vector of c2sp.org/vrf-r255 (C2SP/C2SP vrf-r255.md).
 const vector = {

@@ -8,8 +8,9 @@
  * Scalars are little-endian. Names follow RFC 9381 section 5: x secret key, Y public key, H the input as a group
  * element, Gamma = x·H, and U, V the commitments of the proof. Arithmetic is that of @noble/curves, whose big integers
  * are not strictly constant-time; the key is a server's, and what an attacker could time is a call over the network.
+ *
+ * The library takes 25 ms to load, and most runs of a program compute no VRF: `vrfReady` loads it, once, before the others.
  */
-import { ristretto255, ristretto255_hasher } from '@noble/curves/ed25519.js';
 import { bigIntToBytes, bytesToBigInt, concat, encodeUtf8, equal } from '@quicprochat/crypto';
 import type { CryptoProvider, KeyPair } from '@quicprochat/crypto';
 import { Misuse } from '../errors.ts';
@@ -19,9 +20,30 @@ export const VRF_PRIVATE_KEY_BYTES = 32;
 export const VRF_PROOF_BYTES = 80;
 export const VRF_OUTPUT_BYTES = 64;
 
-const Point = ristretto255.Point;
-type Point = InstanceType<typeof Point>;
-const ORDER = Point.Fn.ORDER;
+type Ristretto = (typeof import('@noble/curves/ed25519.js'))['ristretto255']['Point'];
+type Point = InstanceType<Ristretto>;
+type HashToPoint = NonNullable<(typeof import('@noble/curves/ed25519.js'))['ristretto255_hasher']['deriveToCurve']>;
+
+interface Group {
+  readonly Point: Ristretto;
+  readonly ORDER: bigint;
+  readonly hashToPoint: HashToPoint;
+}
+
+let loaded: Group | undefined;
+
+/** Resolves when everything here, and what calls it, can be used. */
+export async function vrfReady(): Promise<void> {
+  if (loaded !== undefined) return;
+  const { ristretto255, ristretto255_hasher } = await import('@noble/curves/ed25519.js');
+  const { Point } = ristretto255;
+  loaded = { Point, ORDER: Point.Fn.ORDER, hashToPoint: ristretto255_hasher.deriveToCurve! };
+}
+
+function group(): Group {
+  if (loaded === undefined) throw new Misuse('the VRF is not loaded yet: await vrfReady() first');
+  return loaded;
+}
 
 const SUITE = concat(new Uint8Array([0xff]), encodeUtf8('c2sp.org/vrf-r255'));
 const CHALLENGE_BYTES = 16;
@@ -29,8 +51,9 @@ const PURPOSE = { challenge: 0x02, output: 0x03, nonce: 0x81, encode: 0x82 } as 
 /** RFC 9381 ends the input of these two hashes with a zero byte. */
 const BACK = new Uint8Array([0x00]);
 
-/** A fresh key pair; the private key is a scalar of 32 bytes. */
+/** A fresh key pair; the private key is a scalar of 32 bytes. @throws Misuse before `vrfReady`, as all others here */
 export function generateVrfKeyPair(crypto: CryptoProvider): KeyPair {
+  const { Point, ORDER } = group();
   const wide = crypto.random(64);
   try {
     const x = scalar(wide) % ORDER;
@@ -45,7 +68,7 @@ export function generateVrfKeyPair(crypto: CryptoProvider): KeyPair {
 
 /** @throws Misuse when this is no private key; likewise `vrfProve`. */
 export function vrfPublicKey(privateKey: Uint8Array): Uint8Array {
-  return Point.BASE.multiply(secretScalar(privateKey)).toBytes();
+  return group().Point.BASE.multiply(secretScalar(privateKey)).toBytes();
 }
 
 /** Whether these bytes are a key that `vrfVerify` could ever accept. */
@@ -63,6 +86,7 @@ export interface VrfResult {
 
 /** RFC 9381 section 5.1. The same key and input always give the same proof. */
 export function vrfProve(crypto: CryptoProvider, privateKey: Uint8Array, input: Uint8Array): VrfResult {
+  const { Point, ORDER } = group();
   const x = secretScalar(privateKey);
   const publicKey = vrfPublicKey(privateKey);
   const h = encodeToCurve(crypto, publicKey, input);
@@ -86,6 +110,7 @@ export function vrfVerify(
   input: Uint8Array,
   proof: Uint8Array,
 ): Uint8Array | undefined {
+  const { Point, ORDER } = group();
   if (proof.length !== VRF_PROOF_BYTES) return undefined;
   const y = decodePoint(publicKey);
   const gamma = decodePoint(proof.subarray(0, 32));
@@ -102,7 +127,7 @@ export function vrfVerify(
 }
 
 function encodeToCurve(crypto: CryptoProvider, salt: Uint8Array, input: Uint8Array): Point {
-  return ristretto255_hasher.deriveToCurve!(hash(crypto, PURPOSE.encode, salt, input));
+  return group().hashToPoint(hash(crypto, PURPOSE.encode, salt, input));
 }
 
 function challenge(
@@ -127,12 +152,13 @@ function hash(crypto: CryptoProvider, purpose: number, ...parts: readonly Uint8A
 
 function secretScalar(privateKey: Uint8Array): bigint {
   const x = privateKey.length === VRF_PRIVATE_KEY_BYTES ? scalar(privateKey) : 0n;
-  if (x === 0n || x >= ORDER) throw new Misuse('a VRF private key is a scalar of 32 bytes, not zero');
+  if (x === 0n || x >= group().ORDER) throw new Misuse('a VRF private key is a scalar of 32 bytes, not zero');
   return x;
 }
 
 /** The element, or undefined when this is not its one encoding (RFC 9496 section 4.3.1). */
 function decodePoint(bytes: Uint8Array): Point | undefined {
+  const { Point } = group();
   if (bytes.length !== 32) return undefined;
   try {
     return Point.fromBytes(bytes);

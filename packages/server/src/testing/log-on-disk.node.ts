@@ -13,6 +13,7 @@ import {
   signDeviceCertificate,
   verifyAccountStatement,
   verifyResolve,
+  vrfReady,
 } from '@quicprochat/core';
 import type { ResolveOutcome } from '@quicprochat/core';
 import { nodeCrypto } from '@quicprochat/crypto/node';
@@ -26,7 +27,8 @@ import { TestClock, TestLog } from './world.node.ts';
 
 const ORIGIN = 'chat.test';
 
-export function newLogSecrets(): LogSecrets {
+export async function newLogSecrets(): Promise<LogSecrets> {
+  await vrfReady();
   return {
     checkpointPrivateKey: generateSigningKey(nodeCrypto).privateKey,
     vrf: generateVrfKeyPair(nodeCrypto),
@@ -55,12 +57,13 @@ export class LogOnDisk {
   }
 
   /** An account whose statement is accepted; its entry is in the queue. */
-  accept(username: string): Promise<void> {
-    return this.prepare(username)();
+  async accept(username: string): Promise<void> {
+    const store = await this.prepare(username);
+    await store();
   }
 
   /** Everything that costs time, beforehand; what it returns does nothing but store it. */
-  prepare(username: string): () => Promise<void> {
+  async prepare(username: string): Promise<() => Promise<void>> {
     const identity = generateSigningKey(nodeCrypto);
     const device = { deviceId: nodeCrypto.random(16), deviceKey: generateSigningKey(nodeCrypto).publicKey };
     const head = { origin: ORIGIN, username, identityKey: identity.publicKey };
@@ -89,7 +92,7 @@ export class LogOnDisk {
       opaqueRecord: nodeCrypto.random(192),
       registrationSignature: nodeCrypto.random(64),
       firstDevice: { ...device, certificate, name: '' },
-      stated: this.keyTransparency.enter(checked.statement, undefined, 0),
+      stated: await this.keyTransparency.enter(checked.statement, undefined, 0),
       nowMs: Date.now(),
     };
     return async () => {
@@ -109,6 +112,7 @@ export class LogOnDisk {
     const resolved = await this.keyTransparency.resolve({ username });
     if (resolved?.proof === undefined) throw new Error('no such account, or no entry of it');
     const proof = create(KeyTransparencyProofSchema, resolved.proof);
+    await vrfReady();
     return verifyResolve(nodeCrypto, this.keyTransparency.pinned, username, proof);
   }
 

@@ -23,6 +23,7 @@ import {
   signRequest,
   signResumeProof,
   verifyAccountStatement,
+  vrfReady,
 } from '@quicprochat/core';
 import { nodeCrypto } from '@quicprochat/crypto/node';
 import { equal } from '@quicprochat/crypto';
@@ -225,7 +226,7 @@ export class World {
   }
 
   static async start(options: WorldOptions = {}): Promise<World> {
-    await opaqueReady;
+    await Promise.all([opaqueReady, vrfReady()]);
     const folder = mkdtempSync(path.join(tmpdir(), 'qpc-server-test-'));
     const store = await openSqliteStore({ path: path.join(folder, 'qpc.db'), limits: options.limits });
     const clock = new TestClock();

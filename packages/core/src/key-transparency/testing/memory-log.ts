@@ -32,7 +32,9 @@ import {
 } from '../merkle.ts';
 import type { Frontier, ProofPlan } from '../merkle.ts';
 import type { KeyTransparencyProofFields } from '../proof.ts';
-import { generateVrfKeyPair } from '../vrf.ts';
+import { generateVrfKeyPair, vrfReady } from '../vrf.ts';
+
+await vrfReady();
 
 export const SERVER_ORIGIN = 'chat.example.org';
 export const DAY = 20_000;

@@ -28,7 +28,7 @@ export const opaqueRegisterFinish = handler(methods.auth.opaqueRegisterFinish, a
     throw invalidArgument('the OPAQUE registration record is malformed');
   }
 
-  const stated = checkStatement(
+  const stated = await checkStatement(
     server,
     request.accountStatement,
     { account: { username: name, identityKey: key }, stated: undefined, revocationCount: 0 },

@@ -17,7 +17,7 @@ export const deleteAccount = deviceHandler(method, async (call, request) => {
   if (body.username !== session.username) throw invalidArgument('the request names another account');
   const before = await server.store.findStatedAccount({ identityKey });
   if (before === undefined) throw deviceGone();
-  const stated = checkStatement(server, body.accountStatement, before, { kind: 'deleted' });
+  const stated = await checkStatement(server, body.accountStatement, before, { kind: 'deleted' });
   const nowMs = server.clock.wallMs();
   const outcome = await server.store.deleteAccount({ identityKey, stated, nowMs, replay }, writes);
   switch (outcome.kind) {

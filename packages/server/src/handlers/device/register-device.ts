@@ -38,7 +38,7 @@ export const registerDevice = accountHandler(method, async (call, request) => {
   const certificates = devices.map((device) => (device === present ? bytes : device.certificate));
   if (present === undefined) certificates.push(bytes);
   const after = { kind: 'keys' as const, certificates, revocations: statementsOf(before) };
-  const stated = checkStatement(server, body.accountStatement, before, after);
+  const stated = await checkStatement(server, body.accountStatement, before, after);
 
   const device = { deviceId, deviceKey, certificate: bytes, name };
   const nowMs = server.clock.wallMs();
