@@ -199,7 +199,7 @@ async function useIt(truth: Truth, server: RunningServer, page: number): Promise
 
 const SEED = process.env['SEED'] ?? String(Date.now() % 1_000_000);
 /** Every page with `PAGES=all`. */
-const PAGES = process.env['PAGES'] === 'all' ? 'all' : 4;
+const PAGES = process.env['PAGES'] === 'all' ? 'all' : 3;
 
 for (const [name, isEncrypted] of [
   ['SQLite', false],
@@ -224,22 +224,24 @@ for (const [name, isEncrypted] of [
     }
     t.diagnostic(`seed ${SEED}, ${some.length} of ${pages} pages: ${JSON.stringify(tally)}`);
     assert.deepEqual(failures, []);
+    if (isEncrypted) await withoutFirstPage(truth);
     if (isEncrypted) assert.equal(tally.altered, 0, 'an altered page was taken for true');
   });
 }
 
-test('the program ends with one clear line when the first page is gone', async () => {
-  const truth = await prepare('first-page', true);
-  const file = path.join(truth.folder, 'qpc.db');
+/** The program ends with one clear line. */
+async function withoutFirstPage({ folder, settings }: Truth): Promise<void> {
+  const file = path.join(folder, 'qpc.db');
   const bytes = readFileSync(file);
   bytes.fill(0, 0, PAGE_BYTES);
   writeFileSync(file, bytes);
-  const args = flagsFor({ ...SETTINGS, ...truth.settings, dataDir: truth.folder, logLevel: 'warn' });
-  const server = new ServerProcess({ args });
+  const server = new ServerProcess({
+    args: flagsFor({ ...SETTINGS, ...settings, dataDir: folder, logLevel: 'warn' }),
+  });
   const outcome = await server.started;
   assert.equal(await server.exited, 6);
   assert.ok(outcome.kind === 'refused', JSON.stringify(outcome));
   assert.equal(outcome.code, 'data');
   assert.match(outcome.message, /the database in .* cannot be used: .* or restore a backup if the file is damaged/);
   assert.deepEqual(server.log, []);
-});
+}

@@ -8,6 +8,7 @@ import { createHash } from 'node:crypto';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { nodeCrypto } from '@quicprochat/crypto/node';
 import type { Client, ClientEvent, Conversation, Message } from '@quicprochat/client/node';
 import { resolveConfig, type RunningServer, startServer } from '@quicprochat/server';
@@ -123,6 +124,13 @@ export class World {
     const server = this.#process;
     this.#process = undefined;
     await server?.end(signal);
+  }
+
+  /** Asks the server's process to stop, and ends it if it still has not after a time. Only with `ownProcess`. */
+  async stopServerWithin(ms: number): Promise<void> {
+    this.#process?.child.kill('SIGTERM');
+    await Promise.race([this.#process?.exited, delay(ms)]);
+    await this.killServer();
   }
 
   /** The server's certificate, PEM. */

@@ -186,16 +186,25 @@ export async function killAgainAndAgain({ kills, seed, people: withPeople, say }
     blobs,
     accounts,
   ]);
-  const killing = (async (): Promise<number> => {
-    let early = 0;
+  let early = 0;
+  let stopping = 0;
+  const killing = (async (): Promise<void> => {
     for (let kill = 1; kill <= kills; kill++) {
       // Most of what can go wrong goes wrong early after a start, or under full load: a slow machine gets the time for it.
       if (moments.below(5) === 0) await later(moments.below(150));
       else await someWork(recorder, 10 + moments.below(100), moments.below(30));
       await speak();
-      site.goDown();
-      for (const person of sdk) person.cut();
-      await world.killServer();
+      if (moments.below(6) === 0) {
+        // In the middle of an orderly end, whose answers count like all others.
+        stopping += 1;
+        await world.stopServerWithin(moments.below(400));
+        site.goDown();
+        for (const person of sdk) person.cut();
+      } else {
+        site.goDown();
+        for (const person of sdk) person.cut();
+        await world.killServer();
+      }
       if (moments.below(5) === 0) {
         early += 1;
         const starting = world.startServer().catch(() => {});
@@ -212,10 +221,9 @@ export async function killAgainAndAgain({ kills, seed, people: withPeople, say }
       }
     }
     await later(300);
-    return early;
   })();
   const late = deadline(kills * MS_PER_KILL + MS_BESIDES);
-  const early = await Promise.race([killing, late.passed, working.then(() => killing)]);
+  await Promise.race([killing, late.passed, working.then(() => killing)]);
   stop.abort();
   await Promise.race([working, late.passed]);
 
@@ -244,6 +252,7 @@ export async function killAgainAndAgain({ kills, seed, people: withPeople, say }
     counts: {
       kills: kills + early,
       'kills while starting': early,
+      'kills while stopping': stopping,
       'answers lost': recorder.lost,
       'envelopes sent': recorder.sent.size,
       'envelopes promised': recorder.promised.length,

@@ -467,6 +467,9 @@ export async function checkBan(work: Work, admin: Device, victim: Person, token:
   }
 }
 
+/** As many as a statement names, the newest. */
+const REVOCATIONS_STATED = 32;
+
 /** Registers devices and revokes them: each is in the list or has a revocation, as was answered. */
 export async function revokeDevices(work: Work, manager: Device): Promise<void> {
   const { site, recorder, stop } = work;
@@ -487,14 +490,20 @@ export async function revokeDevices(work: Work, manager: Device): Promise<void> 
       revokedAtSecs: Math.floor(Date.now() / 1000),
     });
     const enroll = async (rpc: RpcClient): Promise<unknown> => {
-      const after = { certificates: [certificate, device.certificate], revocations };
+      const after = {
+        certificates: [certificate, device.certificate],
+        revocations: revocations.slice(-REVOCATIONS_STATED),
+      };
       const accountStatement = await nextStatement(rpc, origin, manager.person, after);
       const body = { deviceCertificate: device.certificate, name: 'spare', accountStatement };
       const method = methods.device.registerDevice;
       return rpc.call(method, { signed: signed(origin, identity, method.id, RegisterDeviceBodySchema, body) });
     };
     const revoke = async (rpc: RpcClient): Promise<unknown> => {
-      const after = { certificates: [certificate], revocations: [...revocations, revocation] };
+      const after = {
+        certificates: [certificate],
+        revocations: [...revocations, revocation].slice(-REVOCATIONS_STATED),
+      };
       const accountStatement = await nextStatement(rpc, origin, manager.person, after);
       const body = { deviceId, revocation, accountStatement };
       const method = methods.device.revokeDevice;

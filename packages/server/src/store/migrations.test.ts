@@ -123,7 +123,8 @@ for (let version = 1; version < MIGRATIONS.length; version++) {
     assert.deepEqual(db.pragma('integrity_check', { simple: true }), 'ok');
     assert.deepEqual(db.pragma('foreign_key_check'), []);
     db.close();
-    await looksRight(file, version);
+    // The ends of the way; in between, the rows speak for themselves.
+    if (version === 1 || version === MIGRATIONS.length - 1) await looksRight(file, version);
   });
 }
 
@@ -182,7 +183,7 @@ async function looksRight(file: { path: string; key: Uint8Array | undefined }, v
   }
 }
 
-test('a migration that fails leaves the schema before it, and its rows', async () => {
+test('a migration that fails leaves the schema before it, and its rows', () => {
   const file = written(1);
   const db = openDatabase(file, { cacheKiB: 1_000 });
   // In the way of the second statement of migration 2.
@@ -192,8 +193,8 @@ test('a migration that fails leaves the schema before it, and its rows', async (
   assert.equal(db.pragma('user_version', { simple: true }), 1);
   assert.deepEqual(rowsOf(db), before);
   db.exec('DROP TABLE push_token');
+  assert.equal(migrate(db), MIGRATIONS.length);
   db.close();
-  await looksRight(file, 1);
 });
 
 test('a newer schema stops the server with a sentence, and nothing of it is touched', async () => {
