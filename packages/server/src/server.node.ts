@@ -5,6 +5,7 @@
  *   folder → certificate given → store → certificate of our own → secrets → listen → origin → serve → control socket
  *   stop listening to new calls → answers in flight → connections → socket → store
  */
+import { existsSync } from 'node:fs';
 import {
   generateVrfKeyPair,
   opaqueCreateSetup,
@@ -84,6 +85,7 @@ export interface ServerSurroundings {
 
 const RECEIPT_KEY_BYTES = 32;
 const CHECKPOINT_KEY_BYTES = 32;
+const LOG_VRF_KEY = 'log-vrf-key';
 // Set once there was a certificate of its own: losing it then is not the same as never having had one.
 const CERTIFICATE_SETTING = 'certificate-made';
 const AUDIT_KEY_BYTES = 32;
@@ -104,6 +106,8 @@ export async function startServer(config: ServerConfig, surroundings: ServerSurr
     openStore(config, directory, storeLimits),
     import('./metrics.node.ts'),
     opaqueReady,
+    // A first start makes a key of it.
+    existsSync(directory.file(LOG_VRF_KEY)) ? undefined : vrfReady(),
   ]);
   let listener: Listener | undefined;
   let metricsListener: MetricsListener | undefined;
@@ -491,7 +495,7 @@ async function loadLogSecrets(directory: DataDirectory, isNew: boolean): Promise
     const { privateKey, publicKey } = generateVrfKeyPair(nodeCrypto);
     return concat(privateKey, publicKey);
   };
-  const vrf = loadSecret(directory, 'log-vrf-key', VRF_PRIVATE_KEY_BYTES + VRF_PUBLIC_KEY_BYTES, makeVrf, loss);
+  const vrf = loadSecret(directory, LOG_VRF_KEY, VRF_PRIVATE_KEY_BYTES + VRF_PUBLIC_KEY_BYTES, makeVrf, loss);
   return {
     checkpointPrivateKey,
     vrf: { privateKey: vrf.subarray(0, VRF_PRIVATE_KEY_BYTES), publicKey: vrf.subarray(VRF_PRIVATE_KEY_BYTES) },
