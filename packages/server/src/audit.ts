@@ -90,6 +90,7 @@ export interface AuditSink {
 /** Of one kind from one source, so that a flood of failures does not push out what happened before it. */
 const LINES_OF_A_KIND = { burst: 60, perHour: 600 };
 const REFERENCE_BYTES = 8;
+const NOBODY = new Uint8Array(32);
 
 export class Auditor {
   readonly #crypto: CryptoProvider;
@@ -131,12 +132,14 @@ export class Auditor {
   /** @param origin none: the operator, on the machine itself */
   record(event: AuditEvent, origin?: AuditOrigin): void {
     const { account, device, by, reason, ...rest } = event;
+    // Hashed also where nobody is known: that must not take less time (THREATS 20).
+    const accountReference = this.reference('account', account ?? NOBODY);
     const line: AuditLine = {
       v: 1,
       time: new Date(this.#clock.wallMs()).toISOString(),
       ...rest,
       ...(reason === undefined ? {} : { reason }),
-      ...(account === undefined ? {} : { account: this.reference('account', account) }),
+      ...(account === undefined ? {} : { account: accountReference }),
       ...(device === undefined ? {} : { device: this.reference('device', device) }),
       ...(by === undefined ? {} : { by: by === 'operator' ? by : this.reference('account', by) }),
       ...(origin === undefined ? {} : { network: this.networkReference(origin.network), call: origin.call }),

@@ -107,6 +107,15 @@ test('administrators are a list of identity keys', () => {
   ]);
 });
 
+test('plugins are a list of files: repeated flags, a list in the file, or names with commas in between', () => {
+  assert.equal(config({}).plugin, undefined);
+  assert.deepEqual(config({ flags: { plugin: ['a,b.ts', 'c.mjs'] } }).plugin, ['a,b.ts', 'c.mjs']);
+  assert.deepEqual(config({ file: file({ plugin: ['a.ts'] }) }).plugin, ['a.ts']);
+  assert.deepEqual(config({ environment: { QPC_PLUGIN: 'a.ts, b.ts' } }).plugin, ['a.ts', 'b.ts']);
+  assert.match(problems({ environment: { QPC_PLUGIN: 'a.ts,,b.ts' } }), /QPC_PLUGIN must not name an empty file/);
+  assert.match(problems({ flags: { pluginDeadlineMs: '1' } }), /--plugin-deadline-ms must be at least 10/);
+});
+
 test('production refuses what is weak, and says what to set', () => {
   const message = problems({ environment: { QPC_PRODUCTION: '1' } });
   for (const flag of ['--tls-cert', '--store-key-file', '--origin']) assert.ok(message.includes(flag), flag);

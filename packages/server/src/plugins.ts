@@ -104,11 +104,13 @@ function authEvent(
   { identityKey, deviceId }: { readonly identityKey: Uint8Array | undefined; readonly deviceId: Uint8Array },
 ): AuthEvent {
   const { auditor } = call.server;
+  // Hashed also for nobody, which must not take less time (THREATS 20).
+  const account = auditor.reference('account', identityKey ?? deviceId);
   return {
     call: callOf(call),
     how,
     outcome,
-    account: identityKey === undefined ? null : auditor.reference('account', identityKey),
+    account: identityKey === undefined ? null : account,
     device: auditor.reference('device', deviceId),
     network: auditor.networkReference(call.connection.state.network),
   };

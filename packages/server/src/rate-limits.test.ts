@@ -51,6 +51,18 @@ test('THREATS 27: the table of callers is bounded', () => {
   assert.ok(buckets.take('100499') > 0, 'the newest are remembered');
 });
 
+test('full buckets are forgotten as new ones come, so that a table does not keep whoever was here once', () => {
+  const clock = new ManualClock();
+  const buckets = new TokenBuckets(clock, { burst: 2, perHour: 3_600 });
+  for (let i = 0; i < 1_000; i++) buckets.take(`early ${i}`);
+  assert.equal(buckets.size, 1_000, 'none of them is full yet');
+  clock.ms = 10_000;
+  for (let i = 0; i < 1_000; i++) buckets.take(`late ${i}`);
+  assert.equal(buckets.size, 1_000, 'all early ones have gone');
+  assert.equal(buckets.take('late 999'), 0);
+  assert.ok(buckets.take('late 999') > 0, 'and no other');
+});
+
 test('without limit nothing is remembered', () => {
   const buckets = new TokenBuckets(new ManualClock(), { burst: 1, perHour: 0 });
   for (let i = 0; i < 100; i++) assert.equal(buckets.take('a'), 0);

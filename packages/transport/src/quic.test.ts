@@ -392,6 +392,16 @@ describe('THREATS 24: what comes from the network', { timeout: 60_000 }, () => {
       assert.ok(answer.length < initial.length, 'and no amplification');
     }
     assert.equal(sessions, 0);
+    // Our own listener does the same, and asks nobody about who has not shown that they are at their address.
+    const asked: string[] = [];
+    const ours = await new TestServer().listen({ admit: (peer) => void asked.push(peer) });
+    const [socket] = sockets;
+    const answered = once(socket!, 'message') as Promise<[Buffer]>;
+    socket!.send(initial, ours.port, '127.0.0.1');
+    const [retry] = await answered;
+    assert.equal((retry[0] as number) & 0xf0, 0xf0, 'a Retry packet');
+    assert.deepEqual(asked, []);
+    await ours.listener.close();
     for (const socket of sockets) socket.close();
     native.requestShutdown();
     await stopped;

@@ -225,6 +225,23 @@ describe('login', () => {
     assert.equal((await refusal(other.call(methods.device.listDevices, {}))).status, Status.UNAUTHENTICATED);
   });
 
+  test('THREATS 27: a connection has eight logins begun at once; another one drops the oldest', async () => {
+    const connection = world.connect();
+    const { ke1 } = opaqueLoginStart(PASSWORD);
+    const begun: { readonly loginId: Uint8Array; readonly nonce: Uint8Array }[] = [];
+    for (let i = 0; i < 9; i++) begun.push(await connection.call(auth.opaqueLoginStart, { username: 'alice', ke1 }));
+    const finishing = async (i: number) => {
+      const { loginId, nonce } = begun[i]!;
+      const { deviceId } = alice.address;
+      const deviceSignature = signLoginProof(crypto, alice.device.privateKey, { origin: ORIGIN, nonce, deviceId });
+      const ke3 = crypto.random(64);
+      return refusal(connection.call(auth.opaqueLoginFinish, { loginId, ke3, deviceId, deviceSignature }));
+    };
+    assert.match((await finishing(0)).message, /attempt is over/);
+    assert.match((await finishing(1)).message, /username or the password/);
+    assert.match((await finishing(8)).message, /username or the password/);
+  });
+
   test('THREATS 20: unknown name and wrong password are alike in bytes', async () => {
     const seen = [];
     for (const attempt of [{ password: 'wrong' }, { username: 'nobody' }]) {
