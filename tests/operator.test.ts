@@ -61,8 +61,12 @@ test('a report reaches the operator, and a ban whom it was about', async () => {
   await mallory.until('hearing why', () =>
     mallory.events.some((event) => event.type === 'warning' && /is banned: sells umbrellas\..*until/.test(event.text)),
   );
+  await mallory.client.send(chat.id, 'again');
+  await assert.rejects(mallory.client.flush(), { code: 'not-logged-in' });
   await operator.call('unban', { account: 'mallory' });
   await mallory.client.login('mallory', mallory.password);
+  await mallory.client.flush();
+  await alice.sees('mallory', ['umbrella?', 'cheap umbrellas!', 'last offer', 'go away', 'again']);
 });
 
 test('a certificate is replaced under a conversation: everybody comes back, each message arrives once, in order', async () => {

@@ -129,7 +129,7 @@ export interface Client {
    * @throws ClientError `not-active`, `sending-paused`, `text-too-long` (more than 32,768 bytes)
    */
   send(conversationId: string, text: string): Promise<Message>;
-  /** Resolves when nothing is queued any more, or one conversation has nothing queued. @throws ClientError `timeout`, `cannot-connect` */
+  /** Resolves when nothing is queued any more, or one conversation has nothing queued. @throws ClientError `timeout`, `cannot-connect`, `not-logged-in` */
   flush(options?: { readonly conversationId?: string; readonly timeoutMs?: number }): Promise<void>;
   /**
    * Receives everything the server had for us when this was called, does what follows from it (joins, commits), and

@@ -323,7 +323,10 @@ class ClientEngine implements Client {
         () => {
           if (this.#engine.server.state === 'offline') throw notConnected();
           // Our own copy may arrive before the answer, which alone tells who did not get it.
-          return store.outbox.count(channelId) === 0 && !this.#outbox.isSending(channelId);
+          if (store.outbox.count(channelId) === 0 && !this.#outbox.isSending(channelId)) return true;
+          // The server has ended the session: waiting brings nothing.
+          if (this.#engine.server.state === 'online') this.#requireSession();
+          return false;
         },
         options.timeoutMs ?? FLUSH_TIMEOUT_MS,
         'sending',
