@@ -227,6 +227,25 @@ test('THREATS 34: key-transparency answers differ between members: one of them p
   await carol.sees('answers differ', ['hello Frank', 'I asked him']);
 });
 
+test('a member whose commit names a head that nobody has signed: shown, paused, and the commit counts', async () => {
+  const id = await groupOfThree('strange head');
+  await alice.client.setAdmin(id, 'bob', true);
+  await bob.until('administrator', async () => (await bob.client.members(id)).some(({ self, admin }) => self && admin));
+  const strange = { checkpoint: new TextEncoder().encode('elsewhere\n1\nAAAA\n'), size: 1, followedAtMs: Date.now() };
+  bob.wrapStore = (store) => ({ ...store, log: { ...store.log, head: () => strange } });
+  await bob.restart();
+  await bob.client.setAdmin(id, 'carol', true);
+  for (const one of [alice, carol]) {
+    await one.until('noticed', () => warned(one, 'key-transparency', /another key-transparency log/, id));
+    await assert.rejects(one.client.send(id, 'psst'), { code: 'sending-paused' });
+    await one.client.resumeSending(id);
+  }
+  bob.wrapStore = undefined;
+  await bob.restart();
+  await alice.client.send(id, 'what was that?');
+  for (const one of [bob, carol]) await one.sees('strange head', ['what was that?']);
+});
+
 test('THREATS 21: a split view: the heads two members were shown meet in a commit; shown, paused, no fork', async () => {
   const id = await groupOfThree('split');
   for (const one of [alice, bob, carol]) assert.deepEqual(await kinds(one), []);
@@ -305,6 +324,9 @@ test('THREATS 21: one entry changed in the server’s database is found by an au
 
 test('THREATS 21: an entry of one’s own account that one did not make is found without an audit', async () => {
   await erin.until('saw the own entry', () => erin.store.log.ownEntries()[0]?.seen !== undefined);
+  const { id } = await erin.client.openDirect('dave');
+  await erin.client.send(id, 'is it me?');
+  await dave.joined('erin');
   withDatabase((db) => {
     const row = db
       .prepare<[], { account: number; entry: Buffer }>(
@@ -322,7 +344,19 @@ test('THREATS 21: an entry of one’s own account that one did not make is found
   await erin.restart();
   await erin.until('found', () => warned(erin, 'key-transparency', /was not made by it|is newer/));
   world.clockOffsetMs = 0;
+  await assert.rejects(erin.client.send(id, 'psst'), { code: 'sending-paused' });
   assert.ok((await kinds(erin)).includes('unexpected-own-entry'));
+  // Others find it when they look her up; that concerns what they say to her, and nobody else.
+  await assert.rejects(dave.client.resolve('erin'), { code: 'bad-log-proof', message: /is newer/ });
+  assert.ok(warned(dave, 'key-transparency', /is newer/, id));
+  await assert.rejects(dave.client.send(id, 'psst'), { code: 'sending-paused' });
+  await dave.client.resolve('carol');
+  const { accounts } = await dave.client.audit({ accept: true });
+  assert.deepEqual(
+    accounts.filter(({ outcome }) => outcome === 'failed').map(({ username }) => username),
+    ['erin'],
+  );
+  await dave.client.send(id, 'I have asked you');
 });
 
 test('a deleted account is over in the log too; its history stays', async () => {
@@ -468,6 +502,11 @@ test('THREATS 21: a server put back to an earlier state is found: by an audit, a
     );
     assert.equal(report.entries, undefined);
     await assert.rejects(grace.client.resolve('bob'), { code: 'log-finding', message: /fewer entries/ });
+    // It is the only log there is now: whoever accepts that begins anew with it.
+    const { root, findings } = await grace.client.audit({ accept: true });
+    assert.notEqual(root, undefined);
+    assert.ok(findings.every(({ accepted }) => accepted));
+    await grace.client.resolve('bob');
     await grace.close();
   } finally {
     await earlier.close();

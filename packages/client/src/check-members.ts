@@ -11,7 +11,7 @@ import type { Engine } from './engine.ts';
 import { type ClientError, toClientError } from './errors.ts';
 import { type DeviceMember, verifyMember } from './profile/member.ts';
 import type { MemberCheck } from './store/index.ts';
-import { pauseSending } from './watch-server.ts';
+import { pauseSending, unpauseSending } from './watch-server.ts';
 
 export class MemberChecks {
   readonly #engine: Engine;
@@ -118,8 +118,17 @@ export class MemberChecks {
       change.store.conversations.saveMemberCheck(channelId, check);
       if (failure !== undefined) {
         pauseSending(change, conversation, 'member', 'member-check-failed', failure, certificate.bytes);
+      } else if (conversation.paused !== undefined && this.#allVerified(channelId)) {
+        // They were looked up again, and what stood against one of them is gone.
+        unpauseSending(change, conversation, 'member');
       }
     });
+  }
+
+  #allVerified(channelId: Uint8Array): boolean {
+    const { conversations } = this.#engine.store;
+    if (conversations.memberChecks(channelId).some(({ outcome }) => outcome === 'failed')) return false;
+    return this.#unchecked(channelId).length === 0;
   }
 
   #unchecked(channelId: Uint8Array): readonly DeviceMember[] {

@@ -29,12 +29,12 @@ export const audit: Command = {
     const open = report.findings.filter(({ accepted }) => !accepted);
     const failed = report.accounts.filter(({ outcome }) => outcome === 'failed');
     const unchecked = report.accounts.filter(({ outcome }) => outcome === 'unchecked');
-    if (open.length > 0 || failed.length > 0) {
+    if (open.length > 0 || failed.length > 0 || report.root === undefined) {
       const count = open.length + failed.length;
       throw new CliError(
         ExitCode.unverified,
         'log-inconsistent',
-        count === 1
+        count <= 1
           ? 'something in the log is not as it should be'
           : `${count} things in the log are not as they should be`,
         'keep the evidence (qpc audit --json), ask the people concerned over another channel, and tell the operator; ' +

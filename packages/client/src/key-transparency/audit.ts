@@ -9,6 +9,7 @@ import { decodeUtf8, encodeHex, equal } from '@quicprochat/crypto';
 import { describeFinding, encodeLogEntry, type Finding, LogMirror, type PinnedLog } from '@quicprochat/core';
 import { resolveSelf, resolveUser } from '../contacts.ts';
 import type { Engine } from '../engine.ts';
+import { conversationOf } from '../epoch.ts';
 import { ClientError, toClientError } from '../errors.ts';
 import type { StoredFinding } from '../store/index.ts';
 import type { AuditedAccount, AuditFinding, AuditOptions, AuditReport } from '../types.ts';
@@ -186,7 +187,14 @@ async function denied(engine: Engine, identityKey: Uint8Array): Promise<Pick<Aud
 function acceptFindings(engine: Engine): void {
   engine.transparency.settleFindings();
   engine.change((change) => {
-    for (const conversation of change.store.conversations.all()) unpauseSending(change, conversation, 'transparency');
+    const { conversations } = change.store;
+    for (const { channelId } of conversations.all()) {
+      // Who was refused on account of the log is looked up again, and refused again if there is another reason.
+      const failed = conversations.memberChecks(channelId).filter(({ outcome }) => outcome === 'failed');
+      for (const { identityKey, deviceId } of failed) conversations.deleteMemberCheck(channelId, identityKey, deviceId);
+      if (failed.length > 0) change.after(() => engine.reactions.membersChanged(channelId));
+      unpauseSending(change, conversationOf(engine, channelId), 'transparency');
+    }
   });
 }
 

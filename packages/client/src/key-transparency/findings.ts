@@ -49,22 +49,38 @@ export function recordFinding(change: Change, finding: Finding, context: Finding
 /** While the log is known to have lied as a whole, nothing it vouches for is believed. @throws ClientError `log-finding` */
 export function refuseWhileDoubted(engine: Engine): void {
   const open = openLogFinding(engine);
-  if (open !== undefined) throw findingError(open.summary);
+  if (open !== undefined) throw doubted(asClause(open.summary));
 }
 
-export function findingError(summary: string): ClientError {
-  return new ClientError('verification-failed', 'log-finding', asClause(summary), {
+/** What is said of an answer that led to a finding; about a single account the other accounts are not concerned. */
+export function findingError(finding: Finding, username: string): ClientError {
+  const clause = asClause(describeFinding(finding));
+  return isLogWide(finding) ? doubted(clause) : badProof('bad-log-proof', username, clause);
+}
+
+/** An answer to Resolve that the log does not vouch for. */
+export function badProof(code: 'no-log-proof' | 'bad-log-proof', username: string, reason: string): ClientError {
+  return new ClientError('verification-failed', code, `the keys of ${username} are refused: ${reason}`, {
+    hint: 'Nothing was sent. The server may be faulty or lying; see qpc audit, and tell its operator.',
+  });
+}
+
+function doubted(clause: string): ClientError {
+  return new ClientError('verification-failed', 'log-finding', clause, {
     hint: 'Nothing was sent. See what was found with qpc audit, and ask the others over another channel.',
   });
 }
 
-function openLogFinding(engine: Engine): StoredFinding | undefined {
-  return engine.store.log
-    .findings()
-    .find(({ kind, settledAtMs }) => settledAtMs === undefined && LOG_WIDE.has(kind as Finding['kind']));
+/** A finding about the log as a whole that the user has not accepted. */
+export function openLogFinding(engine: Engine): StoredFinding | undefined {
+  return engine.store.log.findings().find((finding) => finding.settledAtMs === undefined && isLogWide(finding));
 }
 
-const LOG_WIDE: ReadonlySet<Finding['kind']> = new Set([
+function isLogWide({ kind }: { readonly kind: string }): boolean {
+  return LOG_WIDE.has(kind);
+}
+
+const LOG_WIDE: ReadonlySet<string> = new Set<Finding['kind']>([
   'split-view',
   'rollback',
   'stale-head',

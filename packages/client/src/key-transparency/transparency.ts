@@ -12,7 +12,6 @@ import { EMPTY, equal } from '@quicprochat/crypto';
 import {
   type Checkpoint,
   compareCheckpoints,
-  describeFinding,
   type Finding,
   type KeyTransparencyProofFields,
   LogMirror,
@@ -30,7 +29,7 @@ import { ClientError, toClientError } from '../errors.ts';
 import type { StoredConversation } from '../store/index.ts';
 import { pauseSending } from '../watch-server.ts';
 import { enterLog } from './enter-log.ts';
-import { findingError, recordFinding, refuseWhileDoubted } from './findings.ts';
+import { badProof, findingError, openLogFinding, recordFinding, refuseWhileDoubted } from './findings.ts';
 import { type Followed, followLog, type FollowOptions, type LogSource, restoreMirror } from './follow-log.ts';
 
 /** How often the server is asked for a newer head while nothing else asks for one. */
@@ -195,10 +194,10 @@ export class Transparency {
           return check;
         case 'finding':
           engine.change((change) => recordFinding(change, check.finding, { identityKey }));
-          throw findingError(describeFinding(check.finding));
+          throw findingError(check.finding, username);
         case 'behind': {
           const followed = await this.follow(check.size);
-          if (followed.kind === 'finding') throw findingError(describeFinding(followed.finding));
+          if (followed.kind === 'finding') throw findingError(followed.finding, username);
           if (followed.kind === 'too-large') {
             await this.#continues(account.checkpoint);
             return { kind: 'current', account };
@@ -243,11 +242,13 @@ export class Transparency {
     return conversation;
   }
 
-  /** The user has seen what was found and goes on. */
+  /** The user has seen what was found and goes on. Where it was about the log as a whole, the copy begins anew. */
   settleFindings(): void {
     const engine = this.#engine;
-    engine.change((change) => change.store.log.settleFindings(engine.nowMs()));
-    // It may have stopped at what was found.
+    engine.change((change) => {
+      if (openLogFinding(engine) !== undefined) change.store.log.forgetCopy();
+      change.store.log.settleFindings(engine.nowMs());
+    });
     this.#mirror = undefined;
   }
 
@@ -481,12 +482,6 @@ export class Transparency {
 
 function madeEntries({ store }: Engine): readonly OwnEntry[] {
   return store.log.ownEntries().flatMap(({ version, seen }) => (seen === undefined ? [] : [{ version, ...seen }]));
-}
-
-function badProof(code: 'no-log-proof' | 'bad-log-proof', username: string, reason: string): ClientError {
-  return new ClientError('verification-failed', code, `the keys of ${username} are refused: ${reason}`, {
-    hint: 'Nothing was sent. The server may be faulty or lying; see qpc audit, and tell its operator.',
-  });
 }
 
 function badLog(reason: string): ClientError {

@@ -65,6 +65,8 @@ export interface LogStore {
   /** Appends encoded entries from `from` on; `checkpoint` is what all entries then add up to. */
   advance(from: number, entries: Uint8Array, head: StoredLogHead): void;
   followed(atMs: number): void;
+  /** Drops head, entries and what others were shown, so that the copy begins anew. */
+  forgetCopy(): void;
   /** At most `limit` entries from `position` on, 73 bytes each. @throws LocalStateError `profile-damaged` at a gap */
   entries(position: number, limit: number): readonly Uint8Array[];
   witnessed(): readonly WitnessedCheckpoint[];
@@ -120,6 +122,7 @@ export function logStore(driver: Driver): LogStore {
   const head = driver.prepare('SELECT * FROM log_head');
   const saveHead = driver.prepare(HEAD.upsert('log_head', ['id']));
   const followed = driver.prepare('UPDATE log_head SET followed_at = ?');
+  const forget = ['log_head', 'log_entries', 'log_witnessed'].map((table) => driver.prepare(`DELETE FROM ${table}`));
   const addEntries = driver.prepare('INSERT INTO log_entries (position, entries) VALUES (?, ?)');
   const runAt = driver.prepare('SELECT * FROM log_entries WHERE position <= ? ORDER BY position DESC LIMIT 1');
   const witnessed = driver.prepare('SELECT * FROM log_witnessed ORDER BY seen_at');
@@ -156,6 +159,9 @@ export function logStore(driver: Driver): LogStore {
     },
     followed(atMs) {
       followed.run(atMs);
+    },
+    forgetCopy() {
+      for (const table of forget) table.run();
     },
     entries(position, limit) {
       const found: Uint8Array[] = [];
