@@ -1,5 +1,6 @@
 // People at transport level: real keys, real registration and sessions, no SDK. A `Device` lives through the server's
 // deaths: it connects again, resumes its session, and says of every call whether it was answered.
+import { setTimeout as delay } from 'node:timers/promises';
 import { create, type DescMessage, fromBinary, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
 import {
   CERTIFICATE_LIFETIME_SECS,
@@ -189,6 +190,8 @@ export type Attempt<T> =
   /** Nobody knows whether it happened. */
   | { readonly kind: 'lost' };
 
+const RETRY_MS = 20;
+
 /** One device, with a connection whenever there is a server. */
 export class Device {
   readonly person: Person;
@@ -251,6 +254,8 @@ export class Device {
       if (attempt.kind === 'answered') return attempt.value;
       if (attempt.kind === 'refused') throw attempt.error;
       onLost();
+      // A server that is going away refuses at once, for as long as it is still there.
+      await delay(RETRY_MS);
     }
   }
 
