@@ -56,6 +56,7 @@ export class ServerProcess {
       'enqueue-kib',
       'resolves-from-address',
       'changes',
+      'reads',
       'registrations',
       'passwords',
       'resumes',

@@ -17,6 +17,7 @@ interface MethodLimit {
 const perAccount = (name: RateName): MethodLimit => ({ name, by: 'account' });
 const SENDING: MethodLimit[] = [perAccount('enqueues'), { name: 'enqueueKib', by: 'account', count: 'KiB' }];
 const LOOKING_UP: MethodLimit[] = [perAccount('resolves'), { name: 'resolvesFromAddress', by: 'network' }];
+const READING: MethodLimit[] = [perAccount('reads')];
 const CHANGING: MethodLimit[] = [perAccount('changes')];
 
 const LIMITS: ReadonlyMap<number, readonly MethodLimit[]> = new Map([
@@ -26,6 +27,12 @@ const LIMITS: ReadonlyMap<number, readonly MethodLimit[]> = new Map([
   [methods.user.resolveUser.id, LOOKING_UP],
   [methods.user.resolveIdentity.id, LOOKING_UP],
   [methods.p2p.resolveEndpoint.id, LOOKING_UP],
+  [methods.keys.fetchHybridKey.id, READING],
+  [methods.keys.fetchHybridKeys.id, READING],
+  [methods.keys.checkRevocation.id, READING],
+  [methods.keys.countKeyPackages.id, READING],
+  [methods.group.listGroupMembers.id, READING],
+  [methods.device.listDevices.id, READING],
   [methods.keys.uploadHybridKey.id, CHANGING],
   [methods.keys.revokeKey.id, CHANGING],
   [methods.device.registerDevice.id, CHANGING],

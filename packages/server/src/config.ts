@@ -115,6 +115,7 @@ const ratesSchema = z.strictObject({
   logReads: rate('logReads', 'reads of the key-transparency log from a network address'),
   statements: rate('statements', 'changes of the devices of an account'),
   resolvesFromAddress: rate('resolvesFromAddress', 'look-ups from a network address'),
+  reads: rate('reads', 'reads of keys, revocations and rosters by an account'),
   enqueues: rate('enqueues', 'messages of an account'),
   enqueueKib: rate('enqueueKib', 'KiB of messages of an account'),
   uploadKib: rate('uploadKib', 'KiB of files uploaded by an account'),

@@ -112,7 +112,14 @@ test('THREATS 24, 27: each class of calls has its bucket, and one’s is not ano
   const few = { burst: 4, perHour: 4 };
   const world = await World.start({
     observer: () => observer,
-    rates: { calls: { burst: 40, perHour: 40 }, anonymous: few, enqueues: few, changes: few, resolvesFromAddress: few },
+    rates: {
+      calls: { burst: 40, perHour: 40 },
+      anonymous: few,
+      enqueues: few,
+      changes: few,
+      resolvesFromAddress: few,
+      reads: few,
+    },
   });
   try {
     const [alice, bob] = [await world.register('alice'), await world.register('bob')];
@@ -136,11 +143,13 @@ test('THREATS 24, 27: each class of calls has its bucket, and one’s is not ano
     await b.call(methods.delivery.enqueue, toAlice());
     for (let i = 0; i < 4; i++) await a.call(methods.p2p.publishEndpoint, {});
     assert.ok(await limited(a.call(methods.p2p.publishEndpoint, {})));
+    for (let i = 0; i < 4; i++) await a.call(methods.device.listDevices, {});
+    assert.ok(await limited(a.call(methods.keys.checkRevocation, { addresses: [alice.address] })));
     for (let i = 0; i < 4; i++) await b.call(methods.user.resolveUser, { username: 'alice' });
     assert.ok(await limited(a.call(methods.user.resolveUser, { username: 'bob' })), 'per address, whoever asks');
     while (!(await limited(b.call(methods.p2p.health, {}))));
     await a.call(methods.p2p.health, {});
-    const expected = ['anonymous', 'enqueues', 'enqueues', 'changes', 'resolvesFromAddress', 'calls'];
+    const expected = ['anonymous', 'enqueues', 'enqueues', 'changes', 'reads', 'resolvesFromAddress', 'calls'];
     assert.deepEqual(limits, expected);
   } finally {
     await world.close();

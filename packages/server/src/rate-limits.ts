@@ -109,6 +109,8 @@ export interface RateSettings {
   readonly statements: Rate;
   /** ResolveUser and ResolveIdentity, per network address, however many accounts ask from there. */
   readonly resolvesFromAddress: Rate;
+  /** What is read of keys, revocations and rosters, per account. */
+  readonly reads: Rate;
   /** Enqueue and BatchEnqueue, per account. */
   readonly enqueues: Rate;
   /** Their payloads in KiB, per account. */
@@ -154,6 +156,7 @@ export const DEFAULT_RATES: RateSettings = {
   logReads: { burst: 1_000, perHour: 36_000 },
   statements: { burst: 40, perHour: 40 },
   resolvesFromAddress: { burst: 2_000, perHour: 36_000 },
+  reads: { burst: 5_000, perHour: 72_000 },
   enqueues: { burst: 20_000, perHour: 720_000 },
   enqueueKib: { burst: 524_288, perHour: 8_388_608 },
   uploadKib: { burst: 2_097_152, perHour: 8_388_608 },
@@ -182,6 +185,7 @@ const WORDS: Record<RateName, string> = {
   logReads: 'the key-transparency log was read too often from this network address',
   statements: 'this account has stated its devices too often',
   resolvesFromAddress: 'too many look-ups from this network address',
+  reads: 'too much was read by this account',
   enqueues: 'too many messages from this account',
   enqueueKib: 'the messages of this account were too large together',
   uploadKib: 'this account has uploaded too much',
