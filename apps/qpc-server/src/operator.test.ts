@@ -106,6 +106,9 @@ test('a backup of the running server is made, checked and restored; wrong ones a
   assert.deepEqual([restored.code, restored.last['restored'], restored.last['secretsMissing']], [0, true, []]);
   assert.match(restored.err, /the key-transparency log goes back to \d+ entr/);
   assert.equal(absent.code, 5);
+  const audited = readFileSync(at('data', 'audit.log'), 'utf8');
+  for (const event of ['report_key_set', 'backup_made'])
+    assert.match(audited, new RegExp(`"event":"${event}".*"by":"operator"`));
   const manifest = JSON.parse(readFileSync(at('backup', 'manifest.json'), 'utf8')) as { origin: string };
   assert.equal(manifest.origin, status(await run('status', '--json')));
 });

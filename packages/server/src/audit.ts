@@ -31,6 +31,9 @@ export type AuditEventName =
   | 'sessions_ended'
   | 'reports_read'
   | 'reports_deleted'
+  | 'report_key_set'
+  | 'backup_made'
+  | 'certificate_replaced'
   | 'bans_read';
 
 /** Why something was refused. */

@@ -102,6 +102,7 @@ test('a new pair is taken up on the same port, and what cannot be used changes n
     assert.equal(status.certificate.daysLeft, 19);
     assert.ok(status.warnings.some(({ code }) => code === 'certificate-expires'));
     again.close();
+    assert.match(readFileSync(path.join(server.dataDir, 'audit.log'), 'utf8'), /"certificate_replaced"/);
   } finally {
     await server.close();
   }

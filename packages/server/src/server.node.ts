@@ -223,6 +223,7 @@ export async function startServer(config: ServerConfig, surroundings: ServerSurr
         } finally {
           server.resume();
         }
+        server.auditor.record({ event: 'certificate_replaced', outcome: 'ok' });
       },
     });
     keeper = certificates;
@@ -237,6 +238,7 @@ export async function startServer(config: ServerConfig, surroundings: ServerSurr
         reportKeyConfigured: configuredReportKey !== undefined,
         operations: server.operations,
         hold: () => server.blobs.hold(),
+        audit: (event) => server.auditor.record({ event, outcome: 'ok', by: 'operator' }),
         log,
       }),
       ['reloadCertificate', () => certificates.reload()] as const,

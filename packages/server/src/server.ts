@@ -81,6 +81,7 @@ export interface QuicprochatServer {
   resume(): void;
   /** For the operator. */
   readonly operations: Operations;
+  readonly auditor: Auditor;
   readonly blobs: Blobs;
   readonly startedAtMs: number;
   readonly connections: number;
@@ -204,6 +205,7 @@ export function createServer(parts: ServerParts): QuicprochatServer {
       rpc.resume();
     },
     operations: createOperations(server),
+    auditor,
     blobs: server.blobs,
     startedAtMs: server.startedAtMs,
     get connections() {

@@ -66,6 +66,8 @@ export interface OfflineParts {
   readonly operations: Operations;
   readonly hold: () => Promise<() => void>;
   readonly log: Log;
+  /** Of a running server: the audit log is its own. */
+  readonly audit?: (event: 'report_key_set' | 'backup_made') => void;
 }
 
 const backUpRequest = z.strictObject({ target: z.string().max(4_096), withSecrets: z.boolean() });
@@ -77,7 +79,10 @@ export function controlHandlers(parts: OfflineParts): ControlHandlers {
     (input: unknown, call: { progress(progress: object): void; signal: AbortSignal }) => Promise<unknown>
   >([
     ...operationHandlers(parts.operations),
-    ...reportKeyHandlers(nodeCrypto, store, parts.reportKey, parts.reportKeyConfigured, log),
+    ...reportKeyHandlers(nodeCrypto, store, parts.reportKey, parts.reportKeyConfigured, (keyId) => {
+      parts.audit?.('report_key_set');
+      log.info({ keyId }, 'reports are sealed to a new key');
+    }),
     ['about', () => Promise.resolve({ origin })],
     [
       'backUp',
@@ -85,6 +90,7 @@ export function controlHandlers(parts: OfflineParts): ControlHandlers {
         const request = parseOperatorRequest(backUpRequest, input);
         const from = { store, directory, version, origin, nowMs: clock.wallMs(), hold };
         const report = await backUpServer(from, request, (done) => call.progress(done), call.signal);
+        parts.audit?.('backup_made');
         log.info({ files: report.files, bytes: report.bytes, withSecrets: report.withSecrets }, 'backup made');
         return report;
       },

@@ -6,7 +6,6 @@ import { decodeBase64Url, isReportKey, reportKeyId } from '@quicprochat/core';
 import { encodeHex } from '@quicprochat/crypto';
 import type { CryptoProvider } from '@quicprochat/crypto';
 import { z } from 'zod';
-import type { Log } from '../context.ts';
 import { conflict, invalidArgument } from '../refusals.ts';
 import type { Store } from '../store/store.ts';
 import { parseOperatorRequest } from './operations.ts';
@@ -38,7 +37,7 @@ export function reportKeyHandlers(
   store: Store,
   holder: ReportKeyHolder,
   isConfigured: boolean,
-  log: Log,
+  changed: (keyId: string) => void,
 ): OperationHandlers {
   const idOf = (key: Uint8Array | undefined) => key && encodeHex(reportKeyId(crypto, key));
   return new Map<string, (input: unknown) => Promise<ReportKeyReport>>([
@@ -64,8 +63,9 @@ export function reportKeyHandlers(
         }
         await store.putSetting(SETTING, publicKey);
         holder.publicKey = publicKey;
-        log.info({ keyId: idOf(publicKey) }, 'reports are sealed to a new key');
-        return { keyId: idOf(publicKey), previousKeyId };
+        const keyId = encodeHex(reportKeyId(crypto, publicKey));
+        changed(keyId);
+        return { keyId, previousKeyId };
       },
     ],
   ]);
