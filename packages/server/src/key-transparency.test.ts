@@ -184,6 +184,40 @@ test('batches never overlap, however closely they are asked for', async () => {
   });
 });
 
+test('a store that takes no batch: said once, tried every second, and nothing is lost or shown meanwhile', async () => {
+  const file = newPath();
+  const clock = new StoppedClock();
+  const log = await LogOnDisk.open(file, secrets, clock);
+  const { keyTransparency } = log;
+  const until = async (failing: boolean): Promise<void> => {
+    while (keyTransparency.isFailing !== failing) await new Promise(setImmediate);
+  };
+  try {
+    await log.register('alice');
+    const shown = keyTransparency.checkpoint;
+    // Something is in the way of the next batch's hashes.
+    alter(file, 'INSERT INTO kt_hash (position, hash) VALUES (3, zeroblob(32))');
+    await log.accept('bob');
+    keyTransparency.accepted();
+    clock.advance(1_000);
+    await until(true);
+    await assert.rejects(log.resolve('bob'), { name: 'StoreError' });
+    clock.advance(1_000);
+    await assert.rejects(log.resolve('bob'), { name: 'StoreError' });
+    assert.equal(keyTransparency.checkpoint, shown);
+    assert.equal((await log.resolve('alice')).kind, 'verified', 'what is in the log is still proven');
+    assert.equal(log.log.lines.filter((line) => line.includes('"level":"warn"')).length, 1);
+
+    alter(file, 'DELETE FROM kt_hash WHERE position = 3');
+    clock.advance(1_000);
+    await until(false);
+    assert.equal((await log.resolve('bob')).kind, 'verified');
+    assert.equal((await follow(newMirror(log), log)).kind, 'complete');
+  } finally {
+    await log.close();
+  }
+});
+
 test('kill -9 between acceptance and append: nothing accepted is lost, no checkpoint shown is taken back', async () => {
   const file = newPath();
   const script = path.join(folder, 'child.mjs');

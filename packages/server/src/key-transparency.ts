@@ -135,6 +135,11 @@ export class KeyTransparency {
     return this.#head.size;
   }
 
+  /** Accepted entries wait because the store takes no batch. */
+  get isFailing(): boolean {
+    return this.#isFailing;
+  }
+
   /** The entry that a checked statement becomes. `previous` is the account's newest, whose name has the same index. */
   async enter(
     statement: VerifiedAccountStatement,

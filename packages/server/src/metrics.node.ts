@@ -22,7 +22,13 @@ import type { Store } from './store/store.ts';
 export interface MetricsSource {
   readonly store: Store;
   /** Undefined until the server has started and once it begins to go away. */
-  server(): { readonly connections: number; readonly inFlight: number } | undefined;
+  server():
+    | {
+        readonly connections: number;
+        readonly inFlight: number;
+        readonly keyTransparency: { readonly size: number; readonly isFailing: boolean };
+      }
+    | undefined;
   /** When the certificate expires, milliseconds since 1970, and the time now. */
   readonly certificate?: () => { readonly expiresAtMs: number; readonly nowMs: number };
 }
@@ -62,6 +68,10 @@ export function createMetrics({ store, server, certificate }: MetricsSource): Me
   gauge('delivery_queue_depth', 'Envelopes in all inboxes', async () => (await store.status()).queuedEnvelopes);
   gauge('server_in_flight_rpcs', 'Calls whose handler is running', () => server()?.inFlight ?? 0);
   gauge('server_connections', 'Open connections', () => server()?.connections ?? 0);
+  gauge('key_transparency_entries', 'Entries of the log', () => server()?.keyTransparency.size ?? 0);
+  gauge('key_transparency_failing', '1 while accepted entries cannot be appended', () =>
+    server()?.keyTransparency.isFailing === true ? 1 : 0,
+  );
   if (certificate !== undefined) {
     gauge('tls_certificate_expiry_seconds', 'Seconds until the TLS certificate expires; negative afterwards', () => {
       const { expiresAtMs, nowMs } = certificate();

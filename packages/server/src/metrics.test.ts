@@ -45,6 +45,7 @@ test('what happens is counted, by method and status, and nobody is named', async
   const payload = envelope(1, 2_000);
   await a.call(methods.delivery.enqueue, { ...own, payload, messageId: messageId() });
   assert.equal(await value('delivery_queue_depth'), 1);
+  await world.keyTransparency.flush();
   await a.call(methods.delivery.fetchWait, own);
   await a.call(methods.delivery.fetch, own);
   const notAfter = BigInt(Math.floor(world.clock.wallMs() / 1000) + 86_400);
@@ -67,6 +68,8 @@ test('what happens is counted, by method and status, and nobody is named', async
     ['delivery_queue_depth', 0],
     ['server_in_flight_rpcs', 0],
     ['server_connections', 1],
+    ['key_transparency_entries', 2],
+    ['key_transparency_failing', 0],
     ['rpc_duration_seconds_count{method="Enqueue",status="ok"}', 1],
   ] as const) {
     assert.equal(await value(series), expected, series);

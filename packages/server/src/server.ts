@@ -87,6 +87,7 @@ export interface QuicprochatServer {
   readonly connections: number;
   /** Calls whose handler is running. */
   readonly inFlight: number;
+  readonly keyTransparency: KeyTransparency;
 }
 
 const PURGE_EVERY_MS = 60_000;
@@ -208,6 +209,7 @@ export function createServer(parts: ServerParts): QuicprochatServer {
     auditor,
     blobs: server.blobs,
     startedAtMs: server.startedAtMs,
+    keyTransparency: parts.keyTransparency,
     get connections() {
       return [...rpc.connections].length;
     },

@@ -38,18 +38,21 @@ export async function newLogSecrets(): Promise<LogSecrets> {
 export class LogOnDisk {
   readonly store: Store;
   readonly keyTransparency: KeyTransparency;
+  readonly log: TestLog;
 
-  private constructor(store: Store, keyTransparency: KeyTransparency) {
+  private constructor(store: Store, keyTransparency: KeyTransparency, log: TestLog) {
     this.store = store;
     this.keyTransparency = keyTransparency;
+    this.log = log;
   }
 
   /** @throws StartupError when file and secrets do not fit */
   static async open(path: string, secrets: LogSecrets, clock: ServerClock = new TestClock()): Promise<LogOnDisk> {
     const store = await openSqliteStore({ path });
     try {
-      const surroundings = { crypto: nodeCrypto, store, clock, log: new TestLog(), origin: ORIGIN };
-      return new LogOnDisk(store, await KeyTransparency.open({ ...surroundings, secrets }));
+      const log = new TestLog();
+      const surroundings = { crypto: nodeCrypto, store, clock, log, origin: ORIGIN };
+      return new LogOnDisk(store, await KeyTransparency.open({ ...surroundings, secrets }), log);
     } catch (error) {
       await store.close();
       throw error;
