@@ -23,7 +23,7 @@ import {
   vrfReady,
 } from '@quicprochat/core';
 import { methods } from '@quicprochat/transport';
-import { resolveSelf } from '../contacts.ts';
+import { resolveIdentity, resolveSelf } from '../contacts.ts';
 import type { Change, Engine } from '../engine.ts';
 import { ClientError, toClientError } from '../errors.ts';
 import type { StoredConversation } from '../store/index.ts';
@@ -38,6 +38,8 @@ const FOLLOW_EVERY_MS = 10 * 60_000;
 const WITNESSED_MAX = 64;
 /** Entries read from disk in one go. */
 const RESTORE_PAGE = 1_000;
+/** Accounts that have changed and are looked up in one go; the others the next time. */
+const LOOK_UPS_MAX = 16;
 /** How often one answer is checked against a log that moves meanwhile. */
 const CHECK_ATTEMPTS_MAX = 4;
 
@@ -266,6 +268,32 @@ export class Transparency {
       if (!(error instanceof ClientError) || error.code !== 'no-log-proof' || !(await enterLog(this.#engine)))
         throw error;
       await this.checkOwn();
+    }
+    await this.#checkChanged();
+  }
+
+  /** Looks up again whom we know and the log has something new of. What does not fit is found by `check`. */
+  async #checkChanged(): Promise<void> {
+    const engine = this.#engine;
+    const mirror = await this.mirror();
+    const changed = engine.store.log.accounts().filter(({ identityKey, index, version }) => {
+      const latest = mirror.latest(index);
+      return latest !== undefined && latest.entry.version > version && !equal(identityKey, engine.self.identityKey);
+    });
+    const longestAgo = changed.toSorted((a, b) => a.checkedAtMs - b.checkedAtMs).slice(0, LOOK_UPS_MAX);
+    for (const account of longestAgo) {
+      const { entry } = mirror.latest(account.index)!;
+      const version = entry.kind === 'deleted' ? entry.version : account.version;
+      const checkedAtMs = engine.nowMs();
+      engine.change((change) => change.store.log.saveAccount({ ...account, version, checkedAtMs }));
+      if (entry.kind === 'deleted') continue;
+      try {
+        await resolveIdentity(engine, account.identityKey);
+      } catch (error) {
+        if (!(error instanceof ClientError) || error.kind !== 'verification-failed') throw error;
+        // Their old keys are as good as before; new ones are not believed until the answer fits.
+        engine.ports.log.warn('a change of an account does not verify', { reason: error.code });
+      }
     }
   }
 

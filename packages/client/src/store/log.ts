@@ -76,6 +76,7 @@ export interface LogStore {
   account(identityKey: Uint8Array): LogAccount | undefined;
   accountAt(index: Uint8Array): LogAccount | undefined;
   saveAccount(account: LogAccount): void;
+  accounts(): readonly LogAccount[];
   /** In order of version. */
   ownEntries(): readonly OwnLogEntry[];
   saveOwnEntry(entry: OwnLogEntry): void;
@@ -132,6 +133,7 @@ export function logStore(driver: Driver): LogStore {
   const removeWitnessed = driver.prepare('DELETE FROM log_witnessed WHERE checkpoint = ?');
   const account = driver.prepare('SELECT * FROM log_accounts WHERE identity_key = ?');
   const accountAt = driver.prepare('SELECT * FROM log_accounts WHERE log_index = ?');
+  const accounts = driver.prepare('SELECT * FROM log_accounts');
   const saveAccount = driver.prepare(ACCOUNT.upsert('log_accounts', ['identity_key']));
   const ownEntries = driver.prepare('SELECT * FROM log_own_entries ORDER BY version');
   const saveOwnEntry = driver.prepare(OWN.upsert('log_own_entries', ['version']));
@@ -201,6 +203,7 @@ export function logStore(driver: Driver): LogStore {
     saveAccount(record) {
       saveAccount.run(...ACCOUNT.values(record));
     },
+    accounts: () => accounts.all().map(accountOf),
     ownEntries: () => ownEntries.all().map(ownEntryOf),
     saveOwnEntry(entry) {
       saveOwnEntry.run(...OWN.values(entry));

@@ -582,6 +582,7 @@ test('log: what others were shown, where accounts stand, and findings once each'
   assert.deepEqual(log.account(alice.identityKey), { ...account, version: 1 });
   assert.deepEqual(log.accountAt(account.index), { ...account, version: 1 });
   assert.equal(log.accountAt(crypto.random(32)), undefined);
+  assert.deepEqual(log.accounts(), [{ ...account, version: 1 }]);
 
   const signed = { version: 0, statementHash: crypto.random(32), seen: undefined };
   log.saveOwnEntry(signed);
