@@ -40,8 +40,8 @@ export function openAuditFile(
   let isFailing = false;
   let isClosed = false;
 
+  // The old handle stays until there is a new one: a number that was given back might be the database's by then.
   const rotate = (): void => {
-    closeSync(handle);
     for (let i = files - 1; i > 0; i--) {
       try {
         renameSync(i === 1 ? path : `${path}.${i - 1}`, `${path}.${i}`);
@@ -50,7 +50,9 @@ export function openAuditFile(
       }
     }
     if (files === 1) rmSync(path);
-    handle = open(path);
+    const next = open(path);
+    closeSync(handle);
+    handle = next;
     size = 0;
   };
   const flush = (): void => {

@@ -1,5 +1,6 @@
 // The metrics of DESIGN 7, as Prometheus reads them, and the two health checks.
 import assert from 'node:assert/strict';
+import { createRequire } from 'node:module';
 import { after, before, test } from 'node:test';
 import { nodeCrypto as crypto } from '@quicprochat/crypto/node';
 import { methods } from '@quicprochat/transport';
@@ -36,6 +37,16 @@ async function value(series: string): Promise<number> {
   assert.ok(line !== undefined, `${series} is missing`);
   return Number(line.slice(series.length + 1));
 }
+
+const isLoaded = () => Object.keys(createRequire(import.meta.url).cache).some((file) => file.includes('prom-client'));
+
+test('what only a look at the metrics needs is loaded at the first look', async () => {
+  assert.equal(isLoaded(), false);
+  await get('/healthz');
+  assert.equal(isLoaded(), false);
+  await get('/metrics');
+  assert.equal(isLoaded(), true);
+});
 
 test('what happens is counted, by method and status, and nobody is named', async () => {
   const alice = await world.register('alice-in-metrics');

@@ -47,6 +47,7 @@ const RESTART_MS_MAX = 60_000;
 const MEMORY_MIB = 256;
 const LOG_LINES = { burst: 200, perHour: 36_000 };
 const VIOLATIONS_MAX = 100;
+const PRINTED_BYTES_MAX = 2_048;
 
 const ALLOWED: Decision = { kind: 'allowed' };
 const UNDECIDED: Decision = { kind: 'undecided' };
@@ -239,7 +240,7 @@ class PluginThread {
       env: workerData.environment,
       execArgv: [],
       resourceLimits: { maxOldGenerationSizeMb: MEMORY_MIB },
-      // Standard output belongs to the program: a machine may read it.
+      // Standard output belongs to the program, and a machine may read it: what a plugin prints goes into the log.
       stdout: true,
       stderr: true,
     });
@@ -247,8 +248,9 @@ class PluginThread {
     this.#isReady = false;
     this.#violations = 0;
     this.#startedAt = clock.now();
-    worker.stdout.pipe(process.stderr, { end: false });
-    worker.stderr.pipe(process.stderr, { end: false });
+    for (const stream of [worker.stdout, worker.stderr]) {
+      stream.on('data', (chunk: Buffer) => this.#print(chunk));
+    }
     worker.on('message', (message: unknown) => {
       if (this.#worker !== worker) return;
       try {
@@ -319,6 +321,12 @@ class PluginThread {
       default:
         this.#violated();
     }
+  }
+
+  #print(chunk: Buffer): void {
+    if (this.#logLines.take() > 0) return;
+    const text = chunk.subarray(0, PRINTED_BYTES_MAX).toString().trim();
+    this.#options.log.info({ plugin: this.name }, displayText(text.replaceAll('\n', ' | ')));
   }
 
   #violated(): void {

@@ -397,6 +397,33 @@ describe('THREATS 40: a plugin that fails', { timeout: 60_000 }, () => {
   });
 });
 
+test('what a plugin prints is in the log, redacted, and a flood of it is cut off', async () => {
+  const log = new TestLog();
+  const chatty = moduleOf(`
+    const say = (text) => new Promise((resolve) => process.stdout.write(text, resolve));
+    export default () => ({ name: 'chatty', hooks: { enqueue: async () => {
+      console.error('printed \\u001b[31m on the way out');
+      for (let i = 0; i < 2000; i++) await say('x'.repeat(5000));
+    } } });
+  `);
+  const plugins = await load({ paths: [chatty], log });
+  const event = {
+    call: 'x-1',
+    sender: null,
+    senderDevice: null,
+    channel: null,
+    recipients: 1,
+    bytes: 1,
+    ephemeral: false,
+  };
+  await plugins.ask('enqueue', event);
+  await plugins.close();
+  const printed = log.lines.filter((line) => line.includes('"plugin":"chatty"'));
+  assert.ok(printed.some((line) => line.includes('on the way out')));
+  assert.ok(printed.every((line) => !line.includes('u001b') && line.length < 2_300));
+  assert.ok(printed.length < 400, String(printed.length));
+});
+
 test('a plugin that cannot be used keeps the server from starting, and says why', { timeout: 30_000 }, async () => {
   const cases: [string, RegExp][] = [
     [path.join(folder, 'missing.mjs'), /no such file/],

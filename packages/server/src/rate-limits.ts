@@ -231,13 +231,6 @@ export class RateLimits {
     this.#check(name, bucket.take());
   }
 
-  /** Whether a token of `name` for `key` was there, which it now no longer is. */
-  has(name: RateName, key: string): boolean {
-    const has = this.#buckets[name].take(key) === 0;
-    if (!has) this.#refused(name);
-    return has;
-  }
-
   /** A bucket that lives with what it is for. */
   bucket(name: RateName): TokenBucket {
     return new TokenBucket(this.#clock, this.#settings[name]);
