@@ -5,6 +5,8 @@ import { mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'no
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
+import { encodeHex } from '@quicprochat/crypto';
+import { nodeCrypto } from '@quicprochat/crypto/node';
 import { methods, RpcClient } from '@quicprochat/transport';
 import { connectQuic } from '@quicprochat/transport/quic';
 import { CertificateKeeper } from './certificate-keeper.node.ts';
@@ -143,6 +145,21 @@ const certificateOf = (name: string, expiresAtMs: number): ServerCertificate => 
 });
 
 const DAY_MS = 86_400_000;
+
+test('what production refuses is refused in a running server as well', async () => {
+  writeFileSync(file('store-key'), encodeHex(nodeCrypto.random(32)), { mode: 0o600 });
+  give(await makeTestCertificate(['chat.example.org']));
+  const more = { tlsCert: file('cert'), tlsKey: file('key'), storeKeyFile: file('store-key'), production: true };
+  const server = await startServer(configOf('fit', { ...more, origin: 'chat.example.org' }));
+  try {
+    give(await makeTestCertificate(['other.example.org']));
+    await assert.rejects(server.reloadCertificate(), /the certificate is not for chat\.example\.org/);
+    give(await makeTestCertificate(['chat.example.org']));
+    assert.equal((await server.reloadCertificate()).kind, 'replaced');
+  } finally {
+    await server.close();
+  }
+});
 
 test('it warns from thirty days before the end, once a day, and takes up what has changed by itself', async () => {
   let present = certificateOf('old', Date.now() + 31 * DAY_MS);

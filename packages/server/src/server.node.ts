@@ -205,8 +205,9 @@ export async function startServer(config: ServerConfig, surroundings: ServerSurr
     const certificates = new CertificateKeeper(certificate, {
       clock,
       log,
-      load: () => checkedCertificate(config, directory, clock.wallMs()),
+      load: () => loadCertificate(config, directory, clock.wallMs()),
       replace: async (next) => {
+        refuseUnfit(config, directory, next);
         const old = certificates.current;
         await server.pause(graceMs);
         await listener?.close();
@@ -308,13 +309,18 @@ export async function startServer(config: ServerConfig, surroundings: ServerSurr
 /** @throws StartupError when the files cannot be used, or not for production */
 function checkedCertificate(config: ServerConfig, directory: DataDirectory, nowMs: number): ServerCertificate {
   const certificate = loadCertificate(config, directory, nowMs);
+  refuseUnfit(config, directory, certificate);
+  return certificate;
+}
+
+/** @throws StartupError when it, or another secret beside it, is not for production */
+function refuseUnfit(config: ServerConfig, directory: DataDirectory, certificate: ServerCertificate): void {
   const storeKey = config.production ? readStoreKey(config.storeKeyFile) : undefined;
   try {
     refuseForProduction(config, directory, certificate, storeKey);
   } finally {
     storeKey?.fill(0);
   }
-  return certificate;
 }
 
 /** Clients know it once there is one: a lost one is not replaced behind their backs. */
