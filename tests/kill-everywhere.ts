@@ -11,6 +11,7 @@ export class Fault {
   readonly killed: Promise<void>;
   #kill = (): void => {};
   #count = 0;
+  #armed = true;
   readonly #at: number;
   readonly #moment: Moment;
 
@@ -22,10 +23,19 @@ export class Fault {
     });
   }
 
+  /** Counts from now on. */
+  disarm(): () => void {
+    this.#armed = false;
+    return () => {
+      this.#armed = true;
+    };
+  }
+
   wrap = (store: Store): Store => ({
     ...store,
     transaction: (body) => {
       if (this.fired) throw new Error('killed');
+      if (!this.#armed) return store.transaction(body);
       this.#count += 1;
       if (this.#count < this.#at) return store.transaction(body);
       if (this.#moment === 'after') store.transaction(body);
@@ -36,6 +46,14 @@ export class Fault {
   });
 }
 
+export interface KillOptions {
+  /** What a run needs to be there, made without a fault. */
+  readonly prepare?: (run: string) => Promise<unknown>;
+  readonly moments?: readonly Moment[];
+  /** Whether the transactions before the story count, too. */
+  readonly whileConnecting?: boolean;
+}
+
 /**
  * Runs `story` with the person killed at transaction 1, 2, 3 … until a run ends without having reached the place.
  * `story` may fail when the kill hits it; `settle` runs on the restarted person and must hold always.
@@ -44,20 +62,23 @@ export async function killEverywhere(
   person: Person,
   story: (run: string) => Promise<unknown>,
   settle: (run: string) => Promise<void>,
-  /** What a run needs to be there, made without a fault. */
-  prepare: (run: string) => Promise<unknown> = async () => {},
+  { prepare = async () => {}, moments = ['before', 'after'], whileConnecting = true }: KillOptions = {},
 ): Promise<number> {
   let kills = 0;
-  for (const moment of ['before', 'after'] as const) {
+  for (const moment of moments) {
     for (let at = 1; ; at++) {
       const run = `${moment} ${at}`;
       await prepare(run);
       const fault = new Fault(at, moment);
+      const arm = whileConnecting ? () => {} : fault.disarm();
       await person.close();
       person.wrapStore = fault.wrap;
       await person.open();
       await Promise.race([
-        person.client.connect().then(() => story(run)),
+        person.client.connect().then(() => {
+          arm();
+          return story(run);
+        }),
         // The story may wait for something that a dead client will never see.
         fault.killed,
       ]).catch((error: unknown) => {

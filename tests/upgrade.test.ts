@@ -303,7 +303,7 @@ test('killed while moving a conversation', async () => {
       await bob.until('all', async () => (await bob.texts(run)).length === heard.length);
       assert.deepEqual((await bob.texts(run)).sort(), [...heard].sort());
     },
-    async (run) => ids.set(run, await classicalGroup(run, alice, bob)),
+    { prepare: async (run) => ids.set(run, await classicalGroup(run, alice, bob)), whileConnecting: false },
   );
   assert.ok(kills >= 10, `${kills} kills`);
   assert.equal(gaps(alice, bob), 0);
@@ -331,7 +331,11 @@ test('killed while being moved', async () => {
         async () => (await carol.texts(`moved ${run}`)).length === (await bob.texts(`moved ${run}`)).length,
       );
     },
-    async (run) => ids.set(run, await classicalGroup(`moved ${run}`, carol, bob)),
+    {
+      prepare: async (run) => ids.set(run, await classicalGroup(`moved ${run}`, carol, bob)),
+      moments: ['before'],
+      whileConnecting: false,
+    },
   );
   assert.ok(kills >= 4, `${kills} kills`);
   assert.equal(gaps(bob, carol), 0);
