@@ -299,7 +299,7 @@ async function connectAddress(
       const vigil = new Vigil(connection, options);
       keepalive = setInterval(() => {
         const next = vigil.tick();
-        if (next === 'ask') client.ping();
+        if (next === 'ask') ping(client);
         else if (next === 'lost') {
           clearInterval(keepalive);
           client.close(CloseCode.none, '');
@@ -417,6 +417,15 @@ function connectErrorOf(event: NativeEvent, peer: string, serverName: string): C
     return new ConnectError('refused', `${peer} refused the connection`);
   }
   return new ConnectError('handshake', `the handshake with ${peer} failed (code ${code})`);
+}
+
+// The engine may have stopped already, while the event that says so waits for its turn: a busy event loop runs timers first.
+function ping(client: { ping(): void }): void {
+  try {
+    client.ping();
+  } catch {
+    // The end of the connection is on its way.
+  }
 }
 
 function defaultServerName(host: string): string {
