@@ -430,7 +430,7 @@ class ClientEngine implements Client {
       this.#background(() => submitPending(engine, channelId));
     }
     this.#outbox.kick();
-    forgetPredecessors(engine);
+    this.#background(async () => forgetPredecessors(engine));
     this.#trees.kick();
     this.#duties.lookAtAll();
     this.#checks.addAll();
