@@ -266,9 +266,11 @@ describe('login', () => {
     const samples: Record<'alice' | 'nobody', number[]> = { alice: [], nobody: [] };
     for (let i = 0; i < 60; i++) {
       for (const username of ['alice', 'nobody'] as const) {
-        const started = performance.now();
+        // Of this thread, which does the evaluation: on the clock, a busy machine would be in the figures.
+        const before = process.threadCpuUsage();
         await connection.call(auth.opaqueLoginStart, { username, ke1 });
-        if (i >= 10) samples[username].push(performance.now() - started);
+        const { user, system } = process.threadCpuUsage(before);
+        if (i >= 10) samples[username].push(user + system);
       }
     }
     const median = (values: number[]): number => values.toSorted((a, b) => a - b)[values.length >> 1] ?? 0;
