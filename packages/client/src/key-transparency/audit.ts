@@ -31,7 +31,7 @@ export async function audit(engine: Engine, { progress, accept }: AuditOptions):
       hint: 'Compare safety numbers with the people you talk to.',
     });
   }
-  if (accept === true) acceptFindings(engine);
+  if (accept === true) await acceptFindings(engine);
   const { fresh, changedAt } = await mirrorAnew(engine, log, progress);
   const head = fresh?.head;
   return {
@@ -54,6 +54,8 @@ interface Mirrored {
 async function mirrorAnew(engine: Engine, log: PinnedLog, progress: AuditOptions['progress']): Promise<Mirrored> {
   const { transparency } = engine;
   const known = await transparency.mirror();
+  // It goes on meanwhile: what was known before the log was asked is what the log has to have.
+  const { head: knownHead } = known;
   const fresh = new LogMirror(engine.crypto, log);
   const source = transparency.source();
   let changedAt: number | undefined;
@@ -87,13 +89,17 @@ async function mirrorAnew(engine: Engine, log: PinnedLog, progress: AuditOptions
     case 'current':
       break;
   }
-  if (known.head !== undefined && fresh.head !== undefined) {
-    if (fresh.size < known.size) {
-      return record({ kind: 'rollback', known: known.head.bytes, offered: fresh.head.bytes });
+  if (knownHead !== undefined && fresh.head !== undefined) {
+    if (fresh.size < knownHead.size) {
+      return record({ kind: 'rollback', known: knownHead.bytes, offered: fresh.head.bytes });
     }
-    const root = fresh.rootAt(known.size);
-    if (!equal(root, known.head.root)) {
-      return record({ kind: 'split-view', mine: fresh.head.bytes, other: known.head.bytes, myRoot: root });
+    const root = fresh.rootAt(knownHead.size);
+    if (!equal(root, knownHead.root)) {
+      return record({ kind: 'split-view', mine: fresh.head.bytes, other: knownHead.bytes, myRoot: root });
+    }
+    if (fresh.size < known.size) {
+      const outcome = known.witness(fresh.head);
+      if (outcome.kind === 'finding') return record(outcome.finding);
     }
   }
   engine.change((change) => {
@@ -184,9 +190,8 @@ async function denied(engine: Engine, identityKey: Uint8Array): Promise<Pick<Aud
 }
 
 /** The user has seen what was found so far, and goes on. */
-function acceptFindings(engine: Engine): void {
-  engine.transparency.settleFindings();
-  engine.change((change) => {
+function acceptFindings(engine: Engine): Promise<void> {
+  return engine.transparency.settleFindings((change) => {
     const { conversations } = change.store;
     for (const { channelId } of conversations.all()) {
       // Who was refused on account of the log is looked up again, and refused again if there is another reason.

@@ -244,14 +244,20 @@ export class Transparency {
     return conversation;
   }
 
-  /** The user has seen what was found and goes on. Where it was about the log as a whole, the copy begins anew. */
-  settleFindings(): void {
+  /**
+   * The user has seen what was found and goes on; `goOn` is part of the same transaction. Where it was about the log as a
+   * whole, the copy begins anew: in its turn, because what is being followed now would be appended to nothing.
+   */
+  settleFindings(goOn: (change: Change) => void): Promise<void> {
     const engine = this.#engine;
-    engine.change((change) => {
-      if (openLogFinding(engine) !== undefined) change.store.log.forgetCopy();
-      change.store.log.settleFindings(engine.nowMs());
+    return engine.queue.run('transparency', async () => {
+      engine.change((change) => {
+        if (openLogFinding(engine) !== undefined) change.store.log.forgetCopy();
+        change.store.log.settleFindings(engine.nowMs());
+        goOn(change);
+      });
+      this.#mirror = undefined;
     });
-    this.#mirror = undefined;
   }
 
   /** Our copy, for looking things up. */
@@ -316,8 +322,9 @@ export class Transparency {
         await this.#seeOwn();
         findings = mirror.checkOwn(index, madeEntries(engine));
       } catch (error) {
-        // Not to be had now is no answer; a lie is.
+        // Not to be had now is no answer, and nothing is looked up in a log in doubt; a lie is one.
         if (!(error instanceof ClientError) || error.kind !== 'verification-failed') throw error;
+        if (error.code === 'log-finding') throw error;
       }
     }
     if (findings.length > 0) {

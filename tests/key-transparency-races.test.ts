@@ -1,0 +1,130 @@
+// The key-transparency log followed while something else happens (PROTOCOL section 7; THREATS 21): an audit while the copy
+// goes on, findings accepted in the middle of following, another device of one's own while the log is doubted. An honest
+// server must not be accused for any of it, and the copy on disk stays whole.
+import { create, toBinary } from '@bufbuild/protobuf';
+import assert from 'node:assert/strict';
+import { after, afterEach, before, test } from 'node:test';
+import { HISTORY_START, nextHistory, signAccountStatement, signRequest } from '@quicprochat/core';
+import { nodeCrypto } from '@quicprochat/crypto/node';
+import { RegisterDeviceBodySchema } from '@quicprochat/proto';
+import { methods } from '@quicprochat/transport';
+import { Meddler } from './meddler.ts';
+import { type Person, World } from './world.ts';
+
+let world: World;
+let alice: Person;
+const forAlice = new Meddler();
+
+before(async () => {
+  world = await World.start();
+  alice = await world.person('alice', { wrapDialer: forAlice.wrap });
+  await world.person('bob');
+  await alice.until('saw the own entry', () => alice.store.log.ownEntries()[0]?.seen !== undefined);
+});
+after(async () => {
+  await world[Symbol.asyncDispose]();
+});
+afterEach(() => {
+  forAlice.honest();
+  world.clockOffsetMs = 0;
+});
+
+/** The server answers with what it said of somebody before the log went on. */
+async function findSomething(name: string): Promise<void> {
+  await world.person(name);
+  type Answered = Parameters<
+    Parameters<typeof forAlice.answer<never, typeof methods.user.resolveUser.output>>[1]
+  >[0];
+  let old: Answered | undefined;
+  forAlice.answer(methods.user.resolveUser, (real) => (old = real));
+  await alice.client.resolve(name);
+  forAlice.honest();
+  await world.person(`${name}-next`);
+  await alice.client.resolve(`${name}-next`);
+  forAlice.answer(methods.user.resolveUser, () => old!);
+  await assert.rejects(alice.client.resolve(name), { code: 'log-finding' });
+  forAlice.honest();
+}
+
+test('an audit while the copy of the log goes on accuses nobody', async () => {
+  const sizeBefore = alice.store.log.head()!.size;
+  let isHeld = false;
+  forAlice.answer(methods.keys.auditKeyTransparency, async (real) => {
+    if (isHeld) return real;
+    isHeld = true;
+    // The audit has its head; meanwhile somebody registers, is looked up, and the copy goes beyond it.
+    await world.person('carol');
+    await alice.client.resolve('carol');
+    assert.ok(alice.store.log.head()!.size > sizeBefore);
+    return real;
+  });
+  const { findings, root } = await alice.client.audit();
+  assert.ok(isHeld);
+  assert.deepEqual(findings, []);
+  assert.notEqual(root, undefined);
+  await alice.client.resolve('bob');
+});
+
+test('findings accepted while the log is being followed: the copy begins anew and stays whole', async () => {
+  await findSomething('dora');
+  await alice.close();
+  await alice.open();
+  world.clockOffsetMs = 11 * 60_000;
+  const asked = Promise.withResolvers<void>();
+  const answered = Promise.withResolvers<void>();
+  forAlice.answer(methods.keys.getTreeHead, async (real) => {
+    asked.resolve();
+    await answered.promise;
+    return real;
+  });
+  await alice.client.connect();
+  // As with "qpc audit --accept" a while after: connecting has begun to follow.
+  await asked.promise;
+  const audited = alice.client.audit({ accept: true });
+  answered.resolve();
+  const { findings } = await audited;
+  assert.ok(findings.length > 0 && findings.every(({ accepted }) => accepted));
+  await alice.client.resolve('bob');
+  await alice.restart();
+  await alice.client.resolve('bob');
+  assert.deepEqual((await alice.client.audit()).findings.filter(({ accepted }) => !accepted), []);
+});
+
+test('another device of one’s own changes the account while the log is doubted: it is looked up once that is over', async () => {
+  await findSomething('edna');
+  const account = alice.store.account.get()!;
+  const { origin, username, identityKey, identityPrivateKey, certificate } = account;
+  const accountStatement = signAccountStatement(nodeCrypto, identityPrivateKey!, {
+    kind: 'keys',
+    origin,
+    username,
+    identityKey,
+    version: 1,
+    history: nextHistory(nodeCrypto, HISTORY_START, alice.store.log.ownEntries()[0]!.seen!.commitment),
+    certificates: [certificate],
+    revocations: [],
+  });
+  const body = toBinary(
+    RegisterDeviceBodySchema,
+    create(RegisterDeviceBodySchema, { deviceCertificate: certificate, accountStatement }),
+  );
+  const timeMs = BigInt(Date.now());
+  const terms = { methodId: methods.device.registerDevice.id, origin, timeMs, body };
+  const signature = signRequest(nodeCrypto, identityPrivateKey!, terms);
+  await forAlice.call(methods.device.registerDevice, { signed: { body, timeMs, signature } });
+  await world.person('fred');
+
+  const sizeBefore = alice.store.log.head()!.size;
+  world.clockOffsetMs = 11 * 60_000;
+  await alice.restart();
+  await alice.until('followed', () => alice.store.log.head()!.size > sizeBefore);
+  const report = await alice.client.audit({ accept: true });
+  assert.deepEqual(new Set(report.findings.map(({ kind }) => kind)), new Set(['stale-head']));
+  assert.deepEqual(report.accounts[0], {
+    username: 'alice',
+    self: true,
+    outcome: 'verified',
+    version: 1,
+    reason: undefined,
+  });
+});
