@@ -77,7 +77,7 @@ test('help is asked for with help, --help or -h, for all and for one', () => {
     const help = parseCommandLine(splitWords(line), COMMANDS);
     assert.deepEqual(help, { kind: 'help', text: overview(COMMANDS, GLOBAL_OPTIONS) });
   }
-  for (const line of ['help send', 'send --help', 'send -h bob']) {
+  for (const line of ['help send', 'send --help', 'send -h bob', '--state folder --server a:1 send --help']) {
     const help = parseCommandLine(splitWords(line), COMMANDS);
     assert.ok(help.kind === 'help' && help.text.startsWith('Usage: qpc send CONVERSATION [TEXT...]'));
   }

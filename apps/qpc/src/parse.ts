@@ -161,7 +161,7 @@ function given(command: Commander, options: readonly { readonly name: string }[]
 /** `--help` anywhere before `--`, or `help [COMMAND]`. */
 function askedForHelp(words: readonly string[], commands: readonly Command[]): string | undefined {
   const before = beforeDashes(words);
-  const plain = before.filter((word) => !word.startsWith('-'));
+  const plain = before.filter((word, i) => !word.startsWith('-') && !takesNext(before[i - 1]));
   const wanted =
     plain[0] === 'help'
       ? plain.slice(1)
@@ -178,6 +178,11 @@ function askedForHelp(words: readonly string[], commands: readonly Command[]): s
     throw usageError(`there is no command "${wanted.join(' ')}"`, 'run "qpc --help" for the list', 'unknown-command');
   }
   return overview(commands, GLOBAL_OPTIONS);
+}
+
+/** Whether a word is an option for every command whose value is the word after it. */
+function takesNext(word: string | undefined): boolean {
+  return GLOBAL_OPTIONS.some(({ name, value, valueOptional }) => word === `--${name}` && value !== undefined && !valueOptional);
 }
 
 function beforeDashes(words: readonly string[]): readonly string[] {
