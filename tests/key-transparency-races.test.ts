@@ -32,9 +32,7 @@ afterEach(() => {
 /** The server answers with what it said of somebody before the log went on. */
 async function findSomething(name: string): Promise<void> {
   await world.person(name);
-  type Answered = Parameters<
-    Parameters<typeof forAlice.answer<never, typeof methods.user.resolveUser.output>>[1]
-  >[0];
+  type Answered = Parameters<Parameters<typeof forAlice.answer<never, typeof methods.user.resolveUser.output>>[1]>[0];
   let old: Answered | undefined;
   forAlice.answer(methods.user.resolveUser, (real) => (old = real));
   await alice.client.resolve(name);
@@ -87,7 +85,10 @@ test('findings accepted while the log is being followed: the copy begins anew an
   await alice.client.resolve('bob');
   await alice.restart();
   await alice.client.resolve('bob');
-  assert.deepEqual((await alice.client.audit()).findings.filter(({ accepted }) => !accepted), []);
+  assert.deepEqual(
+    (await alice.client.audit()).findings.filter(({ accepted }) => !accepted),
+    [],
+  );
 });
 
 test('another device of one’s own changes the account while the log is doubted: it is looked up once that is over', async () => {

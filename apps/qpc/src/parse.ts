@@ -182,7 +182,9 @@ function askedForHelp(words: readonly string[], commands: readonly Command[]): s
 
 /** Whether a word is an option for every command whose value is the word after it. */
 function takesNext(word: string | undefined): boolean {
-  return GLOBAL_OPTIONS.some(({ name, value, valueOptional }) => word === `--${name}` && value !== undefined && !valueOptional);
+  return GLOBAL_OPTIONS.some(
+    ({ name, value, valueOptional }) => word === `--${name}` && value !== undefined && !valueOptional,
+  );
 }
 
 function beforeDashes(words: readonly string[]): readonly string[] {
