@@ -108,9 +108,13 @@ const QUEUED_BYTES_MAX = 16 * 1024 * 1024;
 const EVENT_OVERHEAD_BYTES = 256;
 // Above this, all connections together, the engine is asked to pause.
 const TOTAL_QUEUED_BYTES_MAX = 128 * 1024 * 1024;
-// The engine hands over every piece of data, however small, in a buffer of 16 KiB of which V8 knows only
-// the used part; so it has to be told when there is something to collect.
+// The engine hands over every piece of data, however small, in a buffer of 16 KiB of which V8 knows only the used part,
+// and keeps up to 64 of them per connection once they come back. Small pieces are copied and their buffers given back at
+// once; for the large ones V8 has to be told when there is something to collect.
 const ENGINE_BUFFER_BYTES = 16 * 1024;
+const COPIED_BYTES_MAX = ENGINE_BUFFER_BYTES / 4;
+/** Small copies share buffers of this size; whoever keeps one keeps no more than with a buffer of the engine's. */
+const SLAB_BYTES = ENGINE_BUFFER_BYTES;
 const COLLECT_AFTER_EVENTS = (32 * 1024 * 1024) / ENGINE_BUFFER_BYTES;
 
 /**
@@ -145,17 +149,16 @@ export class Turns {
 
   /** One event for a party, now or later, in order. */
   received(party: Party, event: NativeEvent): void {
-    const data = event.data;
-    if (data !== undefined) this.#dataEvents += 1;
+    const { data } = event;
+    const isSmall = data !== undefined && data.length > 0 && data.length <= COPIED_BYTES_MAX;
+    const kept = isSmall ? { ...event, data: copied(data) } : event;
+    if (data !== undefined && !isSmall) this.#dataEvents += 1;
     const queue = this.#queues.get(party);
     if (queue === undefined && this.#now() < this.#youngUntil) {
-      party.dispatch(event);
+      party.dispatch(kept);
       return;
     }
     const bytes = EVENT_OVERHEAD_BYTES + (data?.length ?? 0);
-    const small = data !== undefined && data.length < ENGINE_BUFFER_BYTES / 4;
-    // A Buffer's own slice() would copy nothing.
-    const kept = small ? { ...event, data: new Uint8Array(data) } : event;
     this.#totalBytes += bytes;
     if (queue === undefined) {
       this.#queues.set(party, { events: [kept], bytes });
@@ -240,6 +243,24 @@ export class Turns {
     this.#engine.ackEventBatch(this.#unacknowledged);
     this.#unacknowledged = 0;
   }
+}
+
+let slab = new Uint8Array(0);
+let slabUsed = 0;
+
+/** The bytes in memory of V8's own, many pieces in one buffer; the engine's buffer goes back to it. */
+function copied(data: Uint8Array): Uint8Array {
+  if (slabUsed + data.length > slab.length) {
+    slab = new Uint8Array(SLAB_BYTES);
+    slabUsed = 0;
+  }
+  const copy = slab.subarray(slabUsed, slabUsed + data.length);
+  copy.set(data);
+  slabUsed += data.length;
+  const { buffer } = data;
+  // Detaching it frees what it was made of, if that was this piece's alone.
+  if (buffer instanceof ArrayBuffer && buffer.byteLength === data.length) buffer.transfer(0);
+  return copy;
 }
 
 type Collect = (options: { type: 'minor' }) => void;

@@ -109,7 +109,7 @@ describe('the turns of the event loop', () => {
     assert.equal(flooder.seen.length, done);
   });
 
-  test('small pieces are not kept in the engine’s large buffers', async () => {
+  test('small pieces are copied and the engine gets its buffers back at once, handled now or later', async () => {
     const turns = new Turns(new FakeEngine(), () => now);
     const kept: (Uint8Array | undefined)[] = [];
     const party: Party = {
@@ -120,12 +120,22 @@ describe('the turns of the event loop', () => {
       overrun: () => {},
       closed: undefined,
     };
-    const large = new ArrayBuffer(16 * 1024);
-    const event = { eventType: EventType.data, connHandle: 0, streamId: 0, data: new Uint8Array(large, 0, 5) };
-    turns.batch([event, event], (one) => turns.received(party, one));
-    while (kept.length < 2) await turn();
-    assert.equal(kept[0]?.buffer, large, 'handled at once: no copy');
-    assert.notEqual(kept[1]?.buffer, large);
+    const piece = (data: Uint8Array): NativeEvent => ({ eventType: EventType.data, connHandle: 0, streamId: 0, data });
+    const small = [1, 2, 3].map((n) => new Uint8Array(100).fill(n));
+    const buffers = small.map(({ buffer }) => buffer as ArrayBuffer);
+    const shared = new Uint8Array(new ArrayBuffer(16 * 1024), 8, 5).fill(4);
+    const large = new Uint8Array(8 * 1024).fill(5);
+    turns.batch([...small, shared, large].map(piece), (event) => turns.received(party, event));
+    assert.deepEqual(
+      buffers.map(({ detached }) => detached),
+      [true, true, true],
+    );
+    while (kept.length < 5) await turn();
+    for (const [i, length] of [100, 100, 100, 5].entries()) {
+      assert.deepEqual(kept[i], new Uint8Array(length).fill(i + 1));
+    }
+    assert.equal(shared[0], 4, 'what is not the piece’s alone stays');
+    assert.equal(kept[4], large, 'what fills its buffer is not copied');
   });
 
   test('an engine is asked to pause when too much waits, and to go on later', async () => {
