@@ -33,6 +33,7 @@ import {
   type SignatureScheme,
   SignatureSchemeId,
 } from './provider.ts';
+import { checkRandomLength } from './random-length.ts';
 import { isX25519PublicKey } from './x25519.ts';
 import { ML_KEM_CIPHERTEXT_LENGTH, xWing, type XWingPrimitives } from './x-wing.ts';
 
@@ -44,6 +45,7 @@ const HASHES = { sha256, sha384, sha512 };
 const RANDOM_BYTES_MAX = 65536;
 
 function random(length: number): Uint8Array {
+  checkRandomLength(length);
   const out = new Uint8Array(length);
   for (let offset = 0; offset < length; offset += RANDOM_BYTES_MAX) {
     crypto.getRandomValues(out.subarray(offset, offset + RANDOM_BYTES_MAX));
@@ -201,7 +203,10 @@ function verifyEd25519(publicKey: Uint8Array, message: Uint8Array, signature: Ui
 }
 
 function littleEndianInteger(bytes: Uint8Array): bigint {
-  return bytesToBigInt(bytes.slice().reverse());
+  const reversed = bytes.slice().reverse();
+  const value = bytesToBigInt(reversed);
+  reversed.fill(0);
+  return value;
 }
 
 /** What RFC 8032 section 5.1.5 makes of a private key. */
@@ -218,7 +223,8 @@ function expandedKey(privateKey: Uint8Array): ExpandedKey {
   let key = ed25519Keys.get(privateKey);
   if (key === undefined) {
     if (privateKey.length !== 32) throw new CryptoError('malformed key');
-    const { scalar, prefix, pointBytes } = ed25519.utils.getExtendedPublicKey(privateKey);
+    const { head, scalar, prefix, pointBytes } = ed25519.utils.getExtendedPublicKey(privateKey);
+    head.fill(0);
     key = { scalar, prefix, publicKey: pointBytes };
     ed25519Keys.set(privateKey, key);
   }
@@ -234,7 +240,11 @@ function forgetEd25519Key(privateKey: Uint8Array): void {
 function signEd25519(privateKey: Uint8Array, message: Uint8Array): Uint8Array {
   const { scalar, prefix, publicKey } = expandedKey(privateKey);
   const { Fn } = Point;
-  const r = Fn.create(littleEndianInteger(sha512(concat(prefix, message))));
+  const secretInput = concat(prefix, message);
+  const secretNonce = sha512(secretInput);
+  const r = Fn.create(littleEndianInteger(secretNonce));
+  secretInput.fill(0);
+  secretNonce.fill(0);
   const R = Point.BASE.multiply(r).toBytes();
   const k = Fn.create(littleEndianInteger(sha512(concat(R, publicKey, message))));
   return concat(R, Fn.toBytes(Fn.create(r + k * scalar)));

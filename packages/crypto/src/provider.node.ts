@@ -44,6 +44,7 @@ import {
   type SignatureScheme,
   SignatureSchemeId,
 } from './provider.ts';
+import { checkRandomLength } from './random-length.ts';
 import { isX25519PublicKey } from './x25519.ts';
 import { ML_KEM_CIPHERTEXT_LENGTH, type MlKem768, xWing, type XWingPrimitives } from './x-wing.ts';
 
@@ -78,7 +79,10 @@ export function createNodeCrypto(keys: KeyImport): CryptoProvider {
 
   return {
     name: 'node:crypto',
-    random: (length) => (length <= SMALL_RANDOM_MAX ? smallRandom(length) : plain(randomBytes(length))),
+    random(length) {
+      checkRandomLength(length);
+      return length <= SMALL_RANDOM_MAX ? smallRandom(length) : plain(randomBytes(length));
+    },
     hashLength: (hash) => HASH_LENGTHS[hash],
     hash: (hash, data) => plain(digest(hash, data, 'buffer')),
     hmac,

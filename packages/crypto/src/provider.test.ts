@@ -89,6 +89,16 @@ for (const { provider } of implementations) {
       );
     });
 
+    test('random bytes: a length that is none is an error and uses nothing up', () => {
+      provider.random(4);
+      for (const length of [-1, -8, -1000, 0.5, 2.5, Number.NaN, Number.NEGATIVE_INFINITY, Number.POSITIVE_INFINITY]) {
+        assert.throws(() => provider.random(length), CryptoError, `${length}`);
+      }
+      const zero = encodeHex(new Uint8Array(8));
+      const drawn = Array.from({ length: 200 }, () => encodeHex(provider.random(8)));
+      assert.equal(new Set([...drawn, zero]).size, 201);
+    });
+
     test('equal compares contents and lengths', () => {
       assert.ok(provider.equal(hex(''), hex('')));
       assert.ok(provider.equal(hex('0102'), hex('0102')));

@@ -113,7 +113,7 @@ export interface SignatureScheme {
 
 export interface CryptoProvider {
   readonly name: string;
-  /** Bytes from the system's cryptographic random generator. */
+  /** Bytes from the system's cryptographic random generator. @throws CryptoError for a length that is none. */
   random(length: number): Uint8Array;
   hashLength(hash: HashName): number;
   hash(hash: HashName, data: Uint8Array): Uint8Array;
