@@ -107,7 +107,10 @@ export function generateKeyPackage(context: MlsContext, parameters: KeyPackagePa
     encode(writeUnsignedKeyPackage, unsigned),
   );
   const keyPackage: KeyPackage = { ...unsigned, signature };
-  usable(() => checkKeyPackageForm(suite, keyPackage));
+  usable(() => {
+    checkKeyPackageForm(suite, keyPackage);
+    checkSignatureKey(suite, leafNode);
+  });
   const writer = messageWriter(WireFormat.KeyPackage, 1024);
   writeKeyPackage(writer, keyPackage);
   return {

@@ -23,6 +23,7 @@ export function validateTree(context: MlsContext, suite: Suite, tree: RatchetTre
   validateKeysUnique(tree);
   validateUnmergedLeaves(tree);
   validateParentHashes(suite, tree);
+  validateParentKeys(suite, tree);
   validateCredentialSupport(tree);
   const required = requirements(group.extensions);
   for (const [leafIndex, leaf] of occupiedLeaves(tree)) {
@@ -89,6 +90,13 @@ function includesSorted(leaves: readonly number[], leaf: number): boolean {
     else high = middle;
   }
   return leaves[low] === leaf;
+}
+
+/** A member who cannot encrypt to a parent node cannot commit. Those of leaves are checked with the leaves. */
+function validateParentKeys(suite: Suite, tree: RatchetTree): void {
+  for (const [, { encryptionKey }] of occupiedParents(tree)) {
+    demand(suite.kem.isPublicKey(encryptionKey), 'leafKeysValid', 'parent node');
+  }
 }
 
 /**

@@ -39,6 +39,7 @@ import {
   type KeyPackageParameters,
   type LeafIndex,
   type MlsContext,
+  MlsUsageError,
   type ProcessOutcome,
   type Proposal,
   processMessage,
@@ -54,7 +55,18 @@ import {
 import type { PskWithId } from './key-schedule.ts';
 import { readKeyPackageMessage, signLeafNode } from './leaf-node.ts';
 import { checkProposal } from './proposals.ts';
-import { addLeaf, editTree, leafAt, newTree, parentAt, type RatchetTree, setLeaf, setParent } from './ratchet-tree.ts';
+import {
+  addLeaf,
+  editTree,
+  filteredDirectPath,
+  leafAt,
+  newTree,
+  parentAt,
+  type RatchetTree,
+  setLeaf,
+  setParent,
+  setPathKeys,
+} from './ratchet-tree.ts';
 import type { UnsignedLeafNode } from './structures.ts';
 import {
   addOf,
@@ -357,6 +369,18 @@ refusesKeyPackage('leafKeysValid', 'an encryption key of small order', {
 });
 refusesKeyPackage('leafKeysValid', 'an init key of small order, not in canonical form', {
   keyPackage: (k) => ({ ...k, initKey: new Uint8Array(32).fill(0xff).fill(0xed, 0, 1) }),
+});
+test('a KeyPackage of one’s own is not made with a signature key nobody can verify under', () => {
+  for (const [cipherSuite, unusable] of [
+    [1, new Uint8Array(32)],
+    [1, new Uint8Array(0)],
+    [1, new Uint8Array(32).fill(2, 0, 1)],
+    [2, new Uint8Array(65).fill(4)],
+  ] as const) {
+    const someone = person(world, 'someone', cipherSuite);
+    const signatureKeyPair = { ...someone.signatureKeyPair, publicKey: unusable };
+    assert.throws(() => keyPackageOf(world, someone, { cipherSuite, signatureKeyPair }), MlsUsageError);
+  }
 });
 refusesKeyPackage('leafKeysValid', 'THREATS 7: a signature key of small order', {
   leaf: (leaf) => ({ ...leaf, signatureKey: new Uint8Array(32).fill(1, 0, 1) }),
@@ -1276,6 +1300,16 @@ refuses('treeParentHash', 'THREATS 8: a parent node with a key of the attacker',
 refuses('treeParentHash', 'THREATS 8: a parent node nobody made', () => {
   const tree = editTree(flatTree(eveBundle));
   setParent(tree, 1, { encryptionKey: fresh(), parentHash: new Uint8Array(), unmergedLeaves: [] });
+  return welcomed({ tree });
+});
+refuses('leafKeysValid', 'THREATS 25: a parent node whose key nobody can encrypt to', () => {
+  const tree = editTree(flatTree(frankBundle, eveBundle));
+  const suite = suiteOf(context.crypto, 1);
+  const parentHash = setPathKeys(suite, tree, filteredDirectPath(tree, 0), [new Uint8Array(32), fresh()]);
+  const { signature: _signature, ...leaf } = leafAt(tree, 0)!;
+  const { privateKey } = people[0]!.signatureKeyPair;
+  const source = { kind: 'commit', parentHash } as const;
+  setLeaf(tree, 0, signLeafNode(suite, privateKey, groupId, 0, { ...leaf, source }));
   return welcomed({ tree });
 });
 const unmergedCases: [string, number[]][] = [
