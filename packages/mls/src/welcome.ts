@@ -208,6 +208,15 @@ function join(context: MlsContext, parameters: JoinGroupParameters): Exclude<Joi
     suite.crypto.wipe(groupSecrets.joinerSecret);
     const expectedTag = confirmationTag(suite, keys.secrets.confirmationKey, groupContext.confirmedTranscriptHash);
     demand(suite.crypto.equal(expectedTag, groupInfo.confirmationTag), 'confirmationTag');
+    // Last of what may refuse: copies of the bundle's keys are made for a state that comes to be.
+    const privateKeys = joinPrivateKeys(
+      suite,
+      tree,
+      ownLeaf,
+      groupInfo.signer,
+      bundle.encryptionPrivateKey,
+      groupSecrets,
+    );
 
     const state: GroupState = {
       core: {
@@ -218,7 +227,7 @@ function join(context: MlsContext, parameters: JoinGroupParameters): Exclude<Joi
         contextBytes,
         ownLeaf,
         signaturePrivateKey: bundle.signaturePrivateKey.slice(),
-        privateKeys: joinPrivateKeys(suite, tree, ownLeaf, groupInfo.signer, bundle.encryptionPrivateKey, groupSecrets),
+        privateKeys,
         secrets: keys.secrets,
         confirmationTag: expectedTag,
         interimTranscriptHash: interimTranscriptHash(suite, groupContext.confirmedTranscriptHash, expectedTag),
@@ -307,8 +316,7 @@ function joinPrivateKeys(
   encryptionPrivateKey: Uint8Array,
   { pathSecret }: GroupSecrets,
 ): Map<number, Uint8Array> {
-  const keys = new Map<number, Uint8Array>([[nodeOfLeaf(ownLeaf), encryptionPrivateKey.slice()]]);
-  if (pathSecret === undefined) return keys;
+  if (pathSecret === undefined) return new Map([[nodeOfLeaf(ownLeaf), encryptionPrivateKey.slice()]]);
   demand(signer !== ownLeaf && pathSecret.length === suite.hashLength, 'welcomePathSecret');
   const path = treeDirectPath(tree, ownLeaf);
   const known = path
@@ -318,10 +326,11 @@ function joinPrivateKeys(
   const secrets = derivePathSecrets(suite, pathSecret, known.length);
   wipePathSecrets(suite, secrets);
   const match = known.every((node, i) => equal(secrets.keyPairs[i]!.publicKey, parentAt(tree, node)!.encryptionKey));
-  known.forEach((node, i) => keys.set(node, secrets.keyPairs[i]!.privateKey));
   if (!match) {
-    for (const key of keys.values()) suite.crypto.wipe(key);
+    for (const { privateKey } of secrets.keyPairs) suite.crypto.wipe(privateKey);
     return violated('welcomePathSecret');
   }
+  const keys = new Map<number, Uint8Array>([[nodeOfLeaf(ownLeaf), encryptionPrivateKey.slice()]]);
+  known.forEach((node, i) => keys.set(node, secrets.keyPairs[i]!.privateKey));
   return keys;
 }
