@@ -1,5 +1,6 @@
 /** Who is in a group: inviting, removing, leaving, and who administers it (PROTOCOL sections 5 and 9). */
 import { encodeHex, equal } from '@quicprochat/crypto';
+import { addressesEqual } from '@quicprochat/core';
 import { groupView, type GroupState, type LeafIndex, ownLeafIndex, roster } from '@quicprochat/mls';
 import { type AddTarget, type CommitPlan, CommitTooLarge } from './commit/build-commit.ts';
 import { dropGroup, memberAt } from './commit/new-epoch.ts';
@@ -11,7 +12,8 @@ import { conversationOf } from './epoch.ts';
 import { ClientError, toClientError } from './errors.ts';
 import type { ChannelExtension } from './profile/channel-extension.ts';
 import { addressOf } from './profile/member.ts';
-import { channelOf, isAdmin } from './profile/validate-commit.ts';
+import { isPostQuantum } from './profile/suites.ts';
+import { ADDS_MAX_POST_QUANTUM, channelOf, isAdmin } from './profile/validate-commit.ts';
 import type { StoredConversation } from './store/index.ts';
 import type { InviteResult } from './types.ts';
 import { nameOf } from './views.ts';
@@ -75,8 +77,29 @@ async function addAll(engine: Engine, channelId: Uint8Array, targets: readonly A
     requireAdmin(engine, state);
     // Somebody else may have added some of them while we were losing a race.
     const adds = targets.filter(({ address }) => memberAt(state, address) === undefined);
-    return adds.length === 0 ? undefined : { adds };
+    return adds.length === 0 ? undefined : { adds: await inSuite(engine, adds, groupView(state).cipherSuite) };
   });
+}
+
+/** Somebody else may have moved the group into another suite since these were fetched: then they are fetched for that. */
+async function inSuite(
+  engine: Engine,
+  targets: readonly AddTarget[],
+  suite: number,
+): Promise<readonly AddTarget[]> {
+  if (targets.every(({ keyPackage }) => keyPackage.cipherSuite === suite)) return targets;
+  // It takes fewer at once.
+  if (isPostQuantum(suite) && targets.length > ADDS_MAX_POST_QUANTUM) throw new CommitTooLarge();
+  const names = [...new Set(targets.map(({ username }) => username))];
+  const fetched: AddTarget[] = [];
+  for (let start = 0; start < names.length; start += LOOK_UPS_AT_ONCE) {
+    const some = names.slice(start, start + LOOK_UPS_AT_ONCE).map(async (username) => {
+      const { account } = await resolveUser(engine, username);
+      return fetchAddTargets(engine, account, suite);
+    });
+    fetched.push(...(await Promise.all(some)).flat());
+  }
+  return fetched.filter(({ address }) => targets.some((target) => addressesEqual(target.address, address)));
 }
 
 export async function removeMember(engine: Engine, channelId: Uint8Array, username: string): Promise<void> {

@@ -72,11 +72,12 @@ export async function commitWith(
       const plan = await prepare(state, conversation);
       if (plan === undefined) return 'moot';
       const build = await builder(engine, conversation, state, plan);
-      const { epoch } = groupView(state);
+      const { epoch, groupId } = groupView(state);
       const messageId = engine.change((change) => {
         const now = activeGroup(engine, channelId);
-        // Made for another epoch: the keys fetched may be for others than are in the group now.
-        if (groupView(now.state).epoch !== epoch) return undefined;
+        // Made for another epoch, or for the group before this one: the keys fetched may be for others than are in the group now.
+        const view = groupView(now.state);
+        if (view.epoch !== epoch || !equal(view.groupId, groupId)) return undefined;
         const place = logPlaceOf(engine, now.conversation);
         const built = build(now.state, place);
         if (built.kind === 'rejected') throw commitRefused(built.reason);
