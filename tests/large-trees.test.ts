@@ -133,6 +133,42 @@ test('a tree that is gone, or is another, lets nobody in: the device asks to be 
   await alice.sees('moved away', ['after all']);
 });
 
+test('a tree that the server cannot hand over now holds up its own channel only', async () => {
+  let failed = 0;
+  let broken: Uint8Array | undefined;
+  forBob.request(methods.blob.downloadBlob, (sent) => {
+    broken ??= sent.blobId.slice();
+    if (Buffer.compare(sent.blobId, broken) !== 0) return sent;
+    failed += 1;
+    throw new RpcError(Status.INTERNAL, 'this one is damaged');
+  });
+  const { id: first } = await alice.client.createGroup('damaged');
+  await alice.client.invite(first, ['bob']);
+  await bob.until('asked', () => failed > 0);
+  const { id: second } = await alice.client.createGroup('sound');
+  await alice.client.invite(second, ['bob']);
+  await alice.client.send(second, 'can you hear me?');
+  await bob.sees('sound', ['can you hear me?']);
+  forBob.honest();
+  await bob.restart();
+  await bob.joined('damaged');
+});
+
+test('a server that hands a tree over in crumbs is not listened to', async () => {
+  let crumbs = 0;
+  forBob.answer(methods.blob.downloadBlob, (real) => {
+    crumbs += 1;
+    return { ...real, chunk: real.chunk.subarray(0, 1) };
+  });
+  const { id } = await alice.client.createGroup('crumbs');
+  const since = bob.events.length;
+  await alice.client.invite(id, ['bob']);
+  await bob.until('refused', () => warned(bob, since, 'welcome-refused', /tree of its group is gone/));
+  assert.ok(crumbs < 10, `${crumbs} crumbs`);
+  forBob.honest();
+  await bob.joined('crumbs');
+});
+
 test('killed while uploading the tree of a commit, and while fetching it', async () => {
   let current = '';
   let kills = await killEverywhere(

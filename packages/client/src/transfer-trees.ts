@@ -7,7 +7,7 @@
  * A tree that cannot be had any more lets nobody in: the device asks to be added again. Without a connection, or when the
  * server has a bad moment, the channel waits; nothing of it is lost, and the rest of the inbox goes on.
  */
-import { concat, encodeHex, equal } from '@quicprochat/crypto';
+import { encodeHex, equal } from '@quicprochat/crypto';
 import { Status } from '@quicprochat/proto';
 import { methods } from '@quicprochat/transport';
 import type { Engine } from './engine.ts';
@@ -70,9 +70,11 @@ export class TreeDownloads {
 
   async #run(): Promise<void> {
     const engine = this.#engine;
-    try {
-      for (let next = this.#next(); next !== undefined; next = this.#next()) {
-        const { channelId, reference } = next;
+    // One that cannot be had just now must not keep the others from their conversations.
+    const putOff = new Set<string>();
+    for (let next = this.#next(putOff); next !== undefined; next = this.#next(putOff)) {
+      const { channelId, reference } = next;
+      try {
         const tree = await download(engine, channelId, reference);
         if (engine.closed) return;
         engine.trees = new Map([[encodeHex(reference.blobId), tree]]);
@@ -81,17 +83,22 @@ export class TreeDownloads {
         } finally {
           engine.trees = new Map();
         }
+      } catch (error) {
+        if (engine.closed) return;
+        engine.ports.log.debug('a tree could not be fetched', { reason: toClientError(error).code });
+        // Being online again asks for all of them.
+        if (engine.server.state !== 'online') return;
+        putOff.add(encodeHex(channelId));
       }
-    } catch (error) {
-      if (engine.closed) return;
-      engine.ports.log.debug('a tree could not be fetched', { reason: toClientError(error).code });
-      engine.later(() => this.kick(), RETRY_MS);
     }
+    if (putOff.size > 0) engine.later(() => this.kick(), RETRY_MS);
   }
 
-  #next(): { readonly channelId: Uint8Array; readonly reference: TreeReference } | undefined {
+  #next(
+    putOff: ReadonlySet<string>,
+  ): { readonly channelId: Uint8Array; readonly reference: TreeReference } | undefined {
     const { trees } = this.#engine.store;
-    const channelId = trees.channels()[0];
+    const channelId = trees.channels().find((held) => !putOff.has(encodeHex(held)));
     const encoded = channelId && trees.wanted(channelId);
     if (channelId === undefined || encoded === undefined) return undefined;
     const reference = decodeTreeReference(encoded);
@@ -108,18 +115,19 @@ async function download(
 ): Promise<Uint8Array | undefined> {
   const { blobId } = reference;
   const size = treeBlobLength(reference.length);
-  const parts: Uint8Array[] = [];
-  let offset = 0;
+  let blob: Uint8Array | undefined;
   try {
-    while (offset < size) {
+    for (let offset = 0; offset < size; offset += CHUNK_BYTES) {
+      const length = Math.min(CHUNK_BYTES, size - offset);
       const { chunk, size: told } = await engine.server.call(methods.blob.downloadBlob, {
         blobId,
         offset: BigInt(offset),
+        length,
       });
-      // Before a byte more than was announced is kept.
-      if (told !== BigInt(size) || chunk.length === 0 || chunk.length > size - offset) return undefined;
-      parts.push(chunk);
-      offset += chunk.length;
+      // Neither more than was announced, nor less at a time than was asked for, which would take for ever.
+      if (told !== BigInt(size) || chunk.length !== length) return undefined;
+      blob ??= new Uint8Array(size);
+      blob.set(chunk, offset);
     }
   } catch (error) {
     const status = statusOf(error);
@@ -128,5 +136,5 @@ async function download(
     }
     throw error;
   }
-  return openTree(engine.crypto, channelId, reference, concat(...parts));
+  return blob && openTree(engine.crypto, channelId, reference, blob);
 }
