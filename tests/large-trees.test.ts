@@ -169,6 +169,48 @@ test('a server that hands a tree over in crumbs is not listened to', async () =>
   await bob.joined('crumbs');
 });
 
+test('killed before it could ask to be added again, a device asks when it is back, though nobody speaks', async () => {
+  const name = 'killed outside';
+  const { id } = await alice.client.createGroup(name, { suite: 'classical' });
+  await alice.client.invite(id, ['bob']);
+  await bob.joined(name);
+  await bob.close();
+  const channelId = new Uint8Array(Buffer.from(id, 'hex'));
+  let killed = (): void => {};
+  const death = new Promise<void>((resolve) => {
+    killed = resolve;
+  });
+  let dead = false;
+  bob.wrapStore = (store) => ({
+    ...store,
+    transaction: (body) => {
+      if (dead) throw new Error('killed');
+      const result = store.transaction(body);
+      dead = store.conversations.get(channelId)?.state === 'awaiting-welcome';
+      if (!dead) return result;
+      killed();
+      throw new Error('killed');
+    },
+  });
+  await bob.open();
+  forBob.request(methods.blob.downloadBlob, () => {
+    throw new RpcError(Status.NOT_FOUND, 'gone');
+  });
+  await bob.client.connect();
+  await alice.client.upgrade(id);
+  await death;
+  await bob.crash();
+  bob.wrapStore = undefined;
+  forBob.honest();
+  await bob.open();
+  assert.equal((await bob.conversation(name)).state, 'awaiting-welcome');
+  await bob.client.connect();
+  await bob.until('moved', async () => {
+    const { state, suiteName } = await bob.conversation(name);
+    return state === 'active' && suiteName === 'post-quantum';
+  });
+});
+
 test('killed while uploading the tree of a commit, and while fetching it', async () => {
   let current = '';
   let kills = await killEverywhere(

@@ -19,7 +19,8 @@ import {
   verifyKeyPackage,
   type VerifiedKeyPackage,
 } from '@quicprochat/mls';
-import { methods } from '@quicprochat/transport';
+import { Status } from '@quicprochat/proto';
+import { methods, RpcError } from '@quicprochat/transport';
 import type { HandshakeBundle } from '../packages/client/src/message/index.ts';
 import {
   createMessageId,
@@ -42,13 +43,14 @@ let world: World;
 let alice: Person;
 let bob: Person;
 let mallory: Person;
+const forBob = new Meddler();
 const forMallory = new Meddler();
 
 before(async () => {
   world = await World.start();
   [alice, bob, mallory] = await Promise.all([
-    world.person('alice'),
-    world.person('bob'),
+    world.person('alice', { treeInlineBytesMax: 1 }),
+    world.person('bob', { wrapDialer: forBob.wrap }),
     world.person('mallory', { wrapDialer: forMallory.wrap }),
   ]);
 });
@@ -118,11 +120,12 @@ async function craft(channelId: Uint8Array, suite: number, strangers: readonly U
   return { commit: made.commit, welcome: created.welcome };
 }
 
-/** Puts an entry of Mallory's into the log. */
-async function submit(channelId: Uint8Array, bundle: HandshakeBundle): Promise<void> {
+/** Puts an entry of Mallory's into the log, in the epoch that began with this position. */
+async function submit(channelId: Uint8Array, bundle: HandshakeBundle, epoch?: bigint): Promise<void> {
   const { epochPosition, position } = mallory.store.conversations.get(channelId)!;
-  const { key } = mallory.store.conversations.envelopeKey(channelId, epochPosition)!;
-  const place = { key, position: epochPosition, channelId };
+  const began = epoch ?? epochPosition;
+  const { key } = mallory.store.conversations.envelopeKey(channelId, began)!;
+  const place = { key, position: began, channelId };
   const payload = sealGroup(lawless(), place, PayloadKind.Handshake, encodeHandshakeBundle(bundle));
   const { outcome } = await forMallory.call(methods.delivery.submitCommit, {
     channelId,
@@ -243,4 +246,42 @@ test('the Welcome of a group that no ReInit announced is refused, whoever gets i
   await bob.until('removed', async () => (await bob.conversation(name)).state === 'removed');
   await send(bob);
   await bob.until('refused', () => refused(bob, /welcomePsks/));
+});
+
+test('who was not let into the new group is not led on in the old one, and gets in later', async () => {
+  const name = 'left behind';
+  const id = await groupWithMallory(name, 'classical', true);
+  const channelId = hexBytes(id);
+  const old = stateOf(channelId);
+  const { epochPosition } = mallory.store.conversations.get(channelId)!;
+  forBob.request(methods.blob.downloadBlob, () => {
+    throw new RpcError(Status.NOT_FOUND, 'gone');
+  });
+  // His request to be added again comes late.
+  forBob.request(methods.delivery.enqueue, () => {
+    throw new RpcError(Status.UNAVAILABLE, 'not now');
+  });
+  await alice.client.upgrade(id);
+  await bob.until('outside', async () => (await bob.conversation(name)).state === 'awaiting-welcome');
+  await mallory.until('moved', async () => (await mallory.conversation(name)).suite === SUITE_POST_QUANTUM);
+  const made = createCommit(lawless(), old, {
+    proposals: [],
+    byReference: 'none',
+    path: true,
+    authenticatedData: encodeCommitAuthenticatedData({
+      channelId,
+      logHash: mallory.store.conversations.get(channelId)!.logHash,
+      pqCommitment: undefined,
+      checkpoint: EMPTY,
+    }),
+  });
+  assert.ok(made.kind === 'committed');
+  await submit(channelId, { proposals: [], commit: made.commit }, epochPosition);
+  for (const one of [alice, bob]) await one.until('skipped', () => skipped(one, id, /./));
+  assert.equal(bob.store.conversations.get(channelId)!.epochPosition, epochPosition);
+  forBob.honest();
+  await bob.restart();
+  await bob.until('in', async () => (await bob.conversation(name)).state === 'active');
+  await bob.say(name, 'here I am');
+  await alice.until('heard', async () => (await alice.texts(name)).at(-1) === 'here I am');
 });

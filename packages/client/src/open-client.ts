@@ -487,7 +487,21 @@ class ClientEngine implements Client {
     this.#background(async () => {
       if (engine.inboxCursor < head) await this.#inbox.catchUp(CATCH_UP_TIMEOUT_MS);
       if (engine.inboxHead === head) engine.events.emit({ type: 'caught-up' });
+      await this.#askWhereForgotten();
     });
+  }
+
+  /** Where this device was not let in, and was closed before it had asked to be added again. */
+  async #askWhereForgotten(): Promise<void> {
+    const { store } = this.#engine;
+    for (const { channelId, kind, state, position, groupId, epochPosition } of store.conversations.all()) {
+      // A conversation of two without an entry is being created.
+      if (state !== 'awaiting-welcome' || (kind !== 'group' && position === 0n)) continue;
+      if (store.trees.rows(channelId).length > 0) continue;
+      // Where there is a group, what is said in it asks once more.
+      if (groupId !== undefined && store.rejoinRequests.own(channelId) !== undefined) continue;
+      await this.#lostTrack(channelId, 'certain', epochPosition);
+    }
   }
 
   async #lostTrack(channelId: Uint8Array, certainty: LostTrack, epochPosition: bigint): Promise<void> {

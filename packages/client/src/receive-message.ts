@@ -212,7 +212,9 @@ function receiveApplication(change: Change, row: InboxRow, skip: (reason: string
   if (!isMessageAuthenticatedData(outcome.authenticatedData, channelId)) return skip('it is for another channel');
   const sender = addressOf(outcome.sender);
   if (sender === undefined) return skip('its sender is not one of ours');
-  if (position === conversation.epochPosition && !addressesEqual(sender, engine.address)) trustTrack(change, channelId);
+  // Who was left outside hears the old group for a while, and is no nearer to the new one for it.
+  const isOurEpoch = position === conversation.epochPosition && conversation.state !== 'awaiting-welcome';
+  if (isOurEpoch && !addressesEqual(sender, engine.address)) trustTrack(change, channelId);
   const parsed = parseContent(outcome.data);
   if (parsed.kind === 'malformed') return skip('what it says is malformed');
   const { content } = parsed;

@@ -106,7 +106,9 @@ export function receiveEntry(change: Change, row: EntryRow): TreeReference | und
       if (successor !== undefined) {
         const joined = joinSuccessor(change, channelId, outcome.state, effects.committer, successor);
         if (joined.kind === 'refused') {
-          // It is valid, so the group has moved for everyone; but this device was not let in.
+          // It is valid, so the group has moved for everyone; but this device was not let in. Closed it is here, too: a
+          // commit that the others skip, because it comes after it, must not lead this device elsewhere.
+          change.setGroup(channelId, outcome.state);
           noteSkipped(change, 'welcome-refused', channelId, row.data, joined.reason);
           const waiting: StoredConversation = { ...current, state: 'awaiting-welcome' };
           store.conversations.save(waiting);
