@@ -82,11 +82,7 @@ async function addAll(engine: Engine, channelId: Uint8Array, targets: readonly A
 }
 
 /** Somebody else may have moved the group into another suite since these were fetched: then they are fetched for that. */
-async function inSuite(
-  engine: Engine,
-  targets: readonly AddTarget[],
-  suite: number,
-): Promise<readonly AddTarget[]> {
+async function inSuite(engine: Engine, targets: readonly AddTarget[], suite: number): Promise<readonly AddTarget[]> {
   if (targets.every(({ keyPackage }) => keyPackage.cipherSuite === suite)) return targets;
   // It takes fewer at once.
   if (isPostQuantum(suite) && targets.length > ADDS_MAX_POST_QUANTUM) throw new CommitTooLarge();
