@@ -1,5 +1,5 @@
 /**
- * The store's writes on one SQLite connection. Each function is the body of one savepoint in the writer's transaction:
+ * The store's writes on one SQLite connection. Each function is one operation of the writer's transaction:
  * it decides from what it reads, and refuses before it writes. Recipients are handled in order of their device rows.
  */
 import type { ChannelHashes } from './channel-hashes.node.ts';

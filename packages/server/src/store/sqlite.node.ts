@@ -513,6 +513,7 @@ function woken(results: readonly RecipientResult[]): Address[] {
 
 interface Pending {
   readonly bytes: number;
+  readonly lane: string | number | undefined;
   resolve(value: unknown): void;
   reject(error: StoreError): void;
 }
@@ -522,6 +523,9 @@ interface Pending {
  * has up to 128 of them.
  */
 const ANSWERS_PER_TURN = 16;
+
+/** Of what may wait, the part that one fairness key may fill: turns alone do not help who finds the queue full. */
+const LANE_SHARE = 4;
 
 /** The facade's end of the writer's or the reader's thread: numbered calls, posted together once per microtask. */
 class Thread {
@@ -535,6 +539,7 @@ class Thread {
   readonly #started = Promise.withResolvers<number>();
   readonly #pending = new Map<number, Pending>();
   #pendingBytes = 0;
+  readonly #lanes = new Map<string | number, { count: number; bytes: number }>();
   #nextId = 1;
   #refusing = false;
   /** Come and not handed on yet, in order. */
@@ -584,24 +589,32 @@ class Thread {
   }
 
   write(op: keyof WriteCalls, input: unknown, fairnessKey: string | number | undefined): Promise<unknown> {
-    return this.#call(input, (id, packed, bytes) => {
+    return this.#call(input, fairnessKey, (id, packed, bytes) => {
       this.#outbox!.writes.push({ id, op, input: packed, fairnessKey, bytes });
     });
   }
 
   read(op: keyof ReadCalls, args: readonly unknown[]): Promise<unknown> {
-    return this.#call(args, (id, packed) => {
+    return this.#call(args, undefined, (id, packed) => {
       this.#outbox!.reads.push({ id, op, args: packed });
     });
   }
 
-  #call<T>(input: T, add: (id: number, packed: T, bytes: number) => void): Promise<unknown> {
+  #call<T>(
+    input: T,
+    lane: string | number | undefined,
+    add: (id: number, packed: T, bytes: number) => void,
+  ): Promise<unknown> {
     if (this.#refusing) return Promise.reject(closedError());
     const { value, arena } = pack(input);
     const bytes = arena?.byteLength ?? 0;
+    const ofLane = lane === undefined ? undefined : this.#lanes.get(lane);
+    const { pendingWrites, pendingBytes } = this.#limits;
     if (
-      this.#pending.size >= this.#limits.pendingWrites ||
-      (this.#pending.size > 0 && this.#pendingBytes + bytes > this.#limits.pendingBytes)
+      this.#pending.size >= pendingWrites ||
+      (this.#pending.size > 0 && this.#pendingBytes + bytes > pendingBytes) ||
+      (ofLane !== undefined &&
+        (ofLane.count >= pendingWrites / LANE_SHARE || ofLane.bytes + bytes > pendingBytes / LANE_SHARE))
     ) {
       return Promise.reject(new StoreError('unavailable', 'The store has too much to do: try again.'));
     }
@@ -613,7 +626,11 @@ class Thread {
     if (arena !== undefined) this.#outbox.arenas.push(arena);
     add(id, value, bytes);
     this.#pendingBytes += bytes;
-    return new Promise((resolve, reject) => this.#pending.set(id, { bytes, resolve, reject }));
+    if (ofLane !== undefined) {
+      ofLane.count++;
+      ofLane.bytes += bytes;
+    } else if (lane !== undefined) this.#lanes.set(lane, { count: 1, bytes });
+    return new Promise((resolve, reject) => this.#pending.set(id, { bytes, lane, resolve, reject }));
   }
 
   #flush(): void {
@@ -639,6 +656,7 @@ class Thread {
     if (pending === undefined) return;
     this.#pending.delete(answer.id);
     this.#pendingBytes -= pending.bytes;
+    this.#leave(pending);
     if ('failure' in answer) {
       if (isOfMedium(answer.failure)) this.failure = answer.failure.kind;
       pending.reject(fromFailure(answer.failure));
@@ -648,12 +666,21 @@ class Thread {
     }
   }
 
+  #leave({ lane, bytes }: Pending): void {
+    const ofLane = lane === undefined ? undefined : this.#lanes.get(lane);
+    if (ofLane === undefined) return;
+    ofLane.count--;
+    ofLane.bytes -= bytes;
+    if (ofLane.count === 0) this.#lanes.delete(lane!);
+  }
+
   #fail(error: StoreError): void {
     this.#refusing = true;
     this.#started.reject(error);
     for (const { reject } of this.#pending.values()) reject(error);
     this.#pending.clear();
     this.#pendingBytes = 0;
+    this.#lanes.clear();
   }
 }
 

@@ -175,6 +175,28 @@ describe('failures', () => {
     await store.close();
   });
 
+  test('THREATS 24: one lane fills a quarter of the queue at most, in writes and in bytes, and the others are served', async (t) => {
+    const limits = { pendingWrites: 32, pendingBytes: 64 * 1024 };
+    const store = await opened(t, { path: newPath(), limits });
+    const alice = await register(store, 'alice');
+    const settled = async (writes: Promise<unknown>[]) =>
+      (await Promise.allSettled(writes)).filter(({ status }) => status === 'fulfilled').length;
+    const flood = (bytes: number) =>
+      Array.from({ length: 40 }, () => store.enqueue(message([alice], fresh(bytes)), { fairnessKey: 'mallory' }));
+    for (const [bytes, most] of [
+      [100, 8],
+      [4_096, 4],
+    ] as const) {
+      const taken = settled(flood(bytes));
+      const other = store.enqueue(message([alice], fresh(bytes)), { fairnessKey: 'bob' });
+      await other;
+      assert.ok((await taken) <= most, String(bytes));
+      assert.ok((await taken) > 0);
+    }
+    assert.equal(await settled(flood(100)), 8, 'what was answered makes room again');
+    await store.close();
+  });
+
   test('the WAL is emptied when it is large, and a reader sees every write that was answered', async (t) => {
     const path = newPath();
     const store = await opened(t, { path, limits: { inboxBytes: 1e12, inboxEnvelopes: 1e6 } });

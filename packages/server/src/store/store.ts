@@ -733,7 +733,7 @@ export interface StoreLimits {
   /** How long the previous send token stays valid. */
   readonly sendTokenGraceMs: number;
   readonly purgeRows: number;
-  /** Writes waiting for a transaction, and their bytes; beyond, `unavailable`. */
+  /** Writes waiting for a transaction, and their bytes, a quarter of each by one fairness key; beyond, `unavailable`. */
   readonly pendingWrites: number;
   readonly pendingBytes: number;
 }

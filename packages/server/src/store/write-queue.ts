@@ -1,6 +1,7 @@
 /**
- * Writes waiting for their transaction (DESIGN section 6). A turn takes at most 128, at most 16 of one fairness key, and
- * goes round the keys one by one, so that a flood of one connection delays nobody else's write by more than a turn.
+ * Writes waiting for their transaction (DESIGN section 6). A turn takes at most 128, at most 16 of one fairness key (a
+ * device, or a connection without a session), and goes round the keys one by one, so that a flood of one delays nobody
+ * else's write by more than a turn.
  * Writes of one key keep their order.
  */
 export interface QueuedWrite {
