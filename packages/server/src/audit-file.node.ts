@@ -1,15 +1,27 @@
 /**
  * The audit log on disk: one JSON object a line, only ever appended to, readable by its owner alone. At a size the file
  * becomes `<name>.1`, that one `<name>.2`, and so on; the last is removed. Lines of one turn of the event loop are
- * written together, so a crash loses those of that turn. A disk that takes no more stops no call: the log says so.
+ * written together, so a crash loses those of that turn, and a line that it cut off is ended at the next start. A disk
+ * that takes no more stops no call: the log says so.
  */
-import { closeSync, constants, fchmodSync, fstatSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  existsSync,
+  fchmodSync,
+  fstatSync,
+  openSync,
+  readSync,
+  renameSync,
+  rmSync,
+  writeSync,
+} from 'node:fs';
 import type { AuditLine, AuditSink } from './audit.ts';
 import type { Log } from './context.ts';
 import { reasonOf } from './data-directory.node.ts';
 import { StartupError } from './startup-error.ts';
 
-const { O_APPEND, O_CREAT, O_NOFOLLOW, O_WRONLY } = constants;
+const { O_APPEND, O_CREAT, O_NOFOLLOW, O_RDONLY, O_WRONLY } = constants;
 const OWNER_ONLY = 0o600;
 // Of lines that could not be written; more are dropped and counted.
 const WAITING_BYTES_MAX = 1024 * 1024;
@@ -33,8 +45,9 @@ export function openAuditFile(
       cause: error,
     });
   }
-  let size = fstatSync(handle).size;
-  let waiting = '';
+  const { isFile, size: sizeBefore } = about(handle);
+  let size = sizeBefore;
+  let waiting = isFile && size > 0 && !endsALine(path, size) ? '\n' : '';
   let dropped = 0;
   let scheduled = false;
   let isFailing = false;
@@ -42,6 +55,14 @@ export function openAuditFile(
 
   // The old handle stays until there is a new one: a number that was given back might be the database's by then.
   const rotate = (): void => {
+    // Put away already, and only the new one could not be made: another round would push out an old one for nothing.
+    if (existsSync(path)) putAway();
+    const next = open(path);
+    closeSync(handle);
+    handle = next;
+    size = 0;
+  };
+  const putAway = (): void => {
     for (let i = files - 1; i > 0; i--) {
       try {
         renameSync(i === 1 ? path : `${path}.${i - 1}`, `${path}.${i}`);
@@ -50,17 +71,13 @@ export function openAuditFile(
       }
     }
     if (files === 1) rmSync(path);
-    const next = open(path);
-    closeSync(handle);
-    handle = next;
-    size = 0;
   };
   const flush = (): void => {
     scheduled = false;
     if (waiting === '') return;
     try {
       const bytes = Buffer.from(waiting);
-      if (size > 0 && size + bytes.length > bytesMax) rotate();
+      if (isFile && size > 0 && size + bytes.length > bytesMax) rotate();
       // What was written of it before an error stands; the rest is tried again.
       const written = writeSync(handle, bytes);
       size += written;
@@ -90,6 +107,22 @@ export function openAuditFile(
       closeSync(handle);
     },
   };
+}
+
+function about(handle: number): { readonly isFile: boolean; readonly size: number } {
+  const stats = fstatSync(handle);
+  return { isFile: stats.isFile(), size: stats.size };
+}
+
+function endsALine(path: string, size: number): boolean {
+  const last = Buffer.alloc(1);
+  const handle = openSync(path, O_RDONLY | (O_NOFOLLOW ?? 0));
+  try {
+    readSync(handle, last, 0, 1, size - 1);
+  } finally {
+    closeSync(handle);
+  }
+  return last.toString() === '\n';
 }
 
 function open(path: string): number {

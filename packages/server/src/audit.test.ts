@@ -1,12 +1,17 @@
 // The audit log: every event of accounts and keys appears in it, nothing that names anybody does, and floods of it are
 // bounded. The calls are real ones.
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import {
+  closeSync,
+  constants,
   existsSync,
   mkdirSync,
   mkdtempSync,
+  openSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   statSync,
   writeFileSync,
@@ -355,6 +360,78 @@ describe('the file', () => {
       kept,
       Array.from({ length: 9 }, (_, i) => String(i)),
     );
+  });
+
+  test('a process that can rename, but has no file descriptor for a new one, loses nothing however often it tries', () => {
+    const file = path.join(folder, 'crowded.log');
+    const script = `
+      import { closeSync, openSync } from 'node:fs';
+      import { setImmediate as nextTurn } from 'node:timers/promises';
+      import { openAuditFile } from ${JSON.stringify(new URL('./audit-file.node.ts', import.meta.url).href)};
+      const quiet = { debug() {}, info() {}, warn() {}, error() {} };
+      const audit = openAuditFile(${JSON.stringify(file)}, { bytesMax: 300, files: 3 }, quiet);
+      const write = async (i) => {
+        audit.write({ ...${JSON.stringify(line(''))}, call: String(i) });
+        await nextTurn();
+      };
+      for (let i = 0; i < 6; i++) await write(i);
+      const taken = [];
+      try {
+        for (;;) taken.push(openSync('/dev/null'));
+      } catch {}
+      for (let i = 6; i < 12; i++) await write(i);
+      taken.forEach((each) => closeSync(each));
+      await write(12);
+      audit.close();
+    `;
+    const shell = 'ulimit -n 64 && exec "$0" --input-type=module -e "$1"';
+    const { status, stderr } = spawnSync('sh', ['-c', shell, process.execPath, script], { encoding: 'utf8' });
+    assert.equal(status, 0, stderr);
+    const kept = [`${file}.2`, `${file}.1`, file].flatMap(calls).map(Number);
+    // Six lines before, of which the oldest two may have gone in order.
+    assert.deepEqual(
+      kept,
+      Array.from({ length: kept.length }, (_, i) => 13 - kept.length + i),
+    );
+    assert.ok(kept.length >= 9, String(kept));
+  });
+
+  test('a line that a crash cut off costs no other line', async () => {
+    const file = path.join(folder, 'torn.log');
+    writeFileSync(file, `${JSON.stringify(line('whole'))}\n{"v":1,"time":"2030-01`);
+    const audit = openAuditFile(file, { bytesMax: 65_536, files: 3 }, new TestLog());
+    audit.write(line('after'));
+    audit.close();
+    const [whole, torn, after] = readFileSync(file, 'utf8').split('\n');
+    assert.deepEqual([whole, after], [JSON.stringify(line('whole')), JSON.stringify(line('after'))]);
+    assert.equal(torn, '{"v":1,"time":"2030-01');
+    await nextTurn();
+  });
+
+  test('one that somebody has moved away meanwhile is begun anew; a device is never put away', async () => {
+    const log = new TestLog();
+    const file = path.join(folder, 'moved.log');
+    const audit = openAuditFile(file, { bytesMax: 200, files: 1 }, log);
+    for (let i = 0; i < 3; i++) {
+      audit.write(line(String(i)));
+      await nextTurn();
+      if (i === 0) renameSync(file, `${file}.mine`);
+    }
+    audit.close();
+    assert.deepEqual([calls(`${file}.mine`), calls(file)], [['0', '1'], ['2']]);
+    assert.deepEqual(log.lines, []);
+
+    const pipe = path.join(folder, 'pipe');
+    assert.equal(spawnSync('sh', ['-c', 'mkfifo "$0"', pipe]).status, 0);
+    const reader = openSync(pipe, constants.O_RDONLY | constants.O_NONBLOCK);
+    const piped = openAuditFile(pipe, { bytesMax: 150, files: 3 }, log);
+    for (let i = 0; i < 4; i++) {
+      piped.write(line(String(i)));
+      await nextTurn();
+    }
+    piped.close();
+    closeSync(reader);
+    assert.ok(!existsSync(`${pipe}.1`));
   });
 
   const hasFullDisk = existsSync('/dev/full');
