@@ -294,12 +294,14 @@ export class LogMirror {
     // No head is taken that is smaller than what was witnessed, so every one of them is due now.
     const known = this.#hashes.length;
     for (const seen of this.#witnessed) {
-      const myRoot = this.#rootFrom(seen.size, (at) => (at < known ? this.#hashes.at(at) : staged.hashes[at - known]!));
+      const myRoot = this.#rootFrom(seen.size, (at) =>
+        at < known ? this.#hashes.at(at) : staged.hashes.at(at - known),
+      );
       if (!equal(myRoot, seen.root)) return { kind: 'split-view', mine: head.bytes, other: seen.bytes, myRoot };
     }
     this.#witnessed = [];
-    this.#entries.push(staged.entries);
-    this.#hashes.push(staged.hashes);
+    this.#entries.append(staged.entries);
+    this.#hashes.append(staged.hashes);
     this.#frontier = staged.frontier;
     for (const [index, record] of staged.records) this.#indexes.set(index, record);
     this.#indexFindings.push(...staged.findings.slice(0, FINDINGS_MAX - this.#indexFindings.length));
@@ -372,7 +374,7 @@ export class LogMirror {
 }
 
 interface IndexRecord {
-  readonly positions: number[];
+  positions: number[];
   nextVersion: number;
   deleted: boolean;
   /** The first thing found wrong with it. */
@@ -394,8 +396,8 @@ interface MirrorBase {
 interface Staged {
   readonly from: number;
   readonly frontier: Frontier;
-  readonly entries: readonly Uint8Array[];
-  readonly hashes: readonly Uint8Array[];
+  readonly entries: ByteList;
+  readonly hashes: ByteList;
   readonly records: ReadonlyMap<string, IndexRecord>;
   readonly findings: readonly IndexFinding[];
 }
@@ -405,8 +407,8 @@ export class MirrorUpdate {
   readonly #base: MirrorBase;
   readonly #head: Checkpoint;
   readonly #complete: (staged: Staged) => Finding | undefined;
-  readonly #entries: Uint8Array[] = [];
-  readonly #hashes: Uint8Array[] = [];
+  readonly #entries = new ByteList(LOG_ENTRY_BYTES);
+  readonly #hashes = new ByteList(TREE_HASH_BYTES);
   readonly #records = new Map<string, IndexRecord>();
   readonly #findings: IndexFinding[] = [];
   #frontier: Frontier;
@@ -439,7 +441,7 @@ export class MirrorUpdate {
       if (position === 0 && !isLogStart(crypto, this.#base.log, entry)) {
         return this.#end({ kind: 'foreign-log', entry: encoded.slice() });
       }
-      this.#entries.push(encoded.slice());
+      this.#entries.push(encoded);
       leaves.push(leafHash(crypto, encoded));
       this.#record(position, entry);
     }
@@ -489,7 +491,9 @@ export class MirrorUpdate {
       record.broken ??= finding;
       if (this.#findings.length < FINDINGS_MAX) this.#findings.push(finding);
     }
-    record.positions.push(position);
+    // Nearly every index has one entry, and an array that was pushed to has room for seventeen.
+    if (record.positions.length === 0) record.positions = [position];
+    else record.positions.push(position);
     record.nextVersion = Math.max(record.nextVersion, entry.version + 1);
     record.deleted ||= entry.kind === 'deleted';
   }
@@ -555,14 +559,23 @@ class ByteList {
     return this.#length;
   }
 
-  push(items: readonly Uint8Array[]): void {
-    const needed = (this.#length + items.length) * this.#width;
-    if (needed > this.#bytes.length) {
-      const grown = new Uint8Array(Math.max(needed, Math.ceil(this.#bytes.length * 1.5)));
-      grown.set(this.#bytes);
-      this.#bytes = grown;
-    }
-    for (const item of items) this.#bytes.set(item, this.#length++ * this.#width);
+  push(item: Uint8Array): void {
+    this.#reserve(1);
+    this.#bytes.set(item, this.#length++ * this.#width);
+  }
+
+  append(other: ByteList): void {
+    this.#reserve(other.#length);
+    this.#bytes.set(other.#bytes.subarray(0, other.#length * this.#width), this.#length * this.#width);
+    this.#length += other.#length;
+  }
+
+  #reserve(items: number): void {
+    const needed = (this.#length + items) * this.#width;
+    if (needed <= this.#bytes.length) return;
+    const grown = new Uint8Array(Math.max(needed, Math.ceil(this.#bytes.length * 1.5)));
+    grown.set(this.#bytes.subarray(0, this.#length * this.#width));
+    this.#bytes = grown;
   }
 
   at(index: number): Uint8Array {
