@@ -8,7 +8,7 @@
  *
  * What does not fit becomes a finding (findings.ts). None of it decides whether a commit is valid.
  */
-import { EMPTY, equal } from '@quicprochat/crypto';
+import { decodeHex, EMPTY, encodeHex, equal } from '@quicprochat/crypto';
 import {
   type Checkpoint,
   compareCheckpoints,
@@ -43,6 +43,9 @@ const LOOK_UPS_MAX = 16;
 /** How often one answer is checked against a log that moves meanwhile. */
 const CHECK_ATTEMPTS_MAX = 4;
 
+/** The newest head that was believed beyond what can be mirrored, in hex. */
+const UNMIRRORED_KEY = 'log-head-unmirrored';
+
 export type LoggedAccount =
   | { readonly kind: 'current'; readonly account: ResolvedAccount }
   /** The log has got a newer entry since: resolve again. */
@@ -75,9 +78,12 @@ export class Transparency {
     return { origin: known.logOrigin, key: known.logKey, vrfKey: known.logVrfKey, serverOrigin: known.origin };
   }
 
-  /** The newest checkpoint our copy adds up to, for our commits; empty before the first. */
+  /** The newest checkpoint that anything was believed under, for our commits; empty before the first. */
   get checkpoint(): Uint8Array {
-    return this.#engine.store.log.head()?.checkpoint ?? EMPTY;
+    const { store } = this.#engine;
+    const unmirrored = store.settings.get(UNMIRRORED_KEY);
+    const bytes = unmirrored === undefined ? undefined : decodeHex(unmirrored);
+    return bytes ?? store.log.head()?.checkpoint ?? EMPTY;
   }
 
   /** Number of entries in our copy. */
@@ -252,7 +258,10 @@ export class Transparency {
     const engine = this.#engine;
     return engine.queue.run('transparency', async () => {
       engine.change((change) => {
-        if (openLogFinding(engine) !== undefined) change.store.log.forgetCopy();
+        if (openLogFinding(engine) !== undefined) {
+          change.store.log.forgetCopy();
+          change.store.settings.set(UNMIRRORED_KEY, undefined);
+        }
         change.store.log.settleFindings(engine.nowMs());
         goOn(change);
       });
@@ -437,6 +446,8 @@ export class Transparency {
         this.#save(mirror, mirror.head, followed.from);
         engine.change((change) => {
           for (const finding of followed.findings) recordFinding(change, finding, {});
+          const shrunk = this.#shrunk(mirror);
+          if (shrunk !== undefined) recordFinding(change, shrunk, {});
         });
         this.#compareWitnessed(mirror);
         return;
@@ -499,12 +510,28 @@ export class Transparency {
     });
   }
 
-  /** Without a copy, the server has to prove that the head of an answer continues the one we know. */
+  /** A log that had claimed to be too large for a copy, and is not. */
+  #shrunk({ head }: LogMirror): Finding | undefined {
+    const opened = openCheckpoint(this.#engine.crypto, this.checkpoint, this.#pinned());
+    if (head === undefined || opened.kind === 'invalid' || opened.checkpoint.size <= head.size) return undefined;
+    return { kind: 'rollback', known: opened.checkpoint.bytes, offered: head.bytes };
+  }
+
+  /**
+   * Without a copy, the server has to prove that the head of an answer continues the one we know. From then on it is the
+   * one we know: it goes into our commits, so that those who see another log hear of it.
+   */
   async #continues(checkpoint: Checkpoint): Promise<void> {
     const engine = this.#engine;
     const opened = openCheckpoint(engine.crypto, this.checkpoint, this.#pinned());
-    if (opened.kind === 'invalid') return;
-    const known = opened.checkpoint;
+    const known = opened.kind === 'invalid' ? undefined : opened.checkpoint;
+    if (known !== undefined) await this.#compareUnmirrored(known, checkpoint);
+    if (known !== undefined && known.size >= checkpoint.size) return;
+    engine.change((change) => change.store.settings.set(UNMIRRORED_KEY, encodeHex(checkpoint.bytes)));
+  }
+
+  async #compareUnmirrored(known: Checkpoint, checkpoint: Checkpoint): Promise<void> {
+    const engine = this.#engine;
     const [first, second] = [known.size, checkpoint.size].toSorted((a, b) => a - b) as [number, number];
     const { proof } = await engine.server.call(methods.keys.getConsistencyProof, {
       first: BigInt(first),
