@@ -22,6 +22,7 @@ import {
   publicKeyLengthOf,
   scalarFromSeed,
 } from './nist.ts';
+import { checkOutputLength } from './output-length.ts';
 import {
   type Aead,
   AeadId,
@@ -33,7 +34,6 @@ import {
   type SignatureScheme,
   SignatureSchemeId,
 } from './provider.ts';
-import { checkRandomLength } from './random-length.ts';
 import { isX25519PublicKey } from './x25519.ts';
 import { ML_KEM_CIPHERTEXT_LENGTH, xWing, type XWingPrimitives } from './x-wing.ts';
 
@@ -45,7 +45,7 @@ const HASHES = { sha256, sha384, sha512 };
 const RANDOM_BYTES_MAX = 65536;
 
 function random(length: number): Uint8Array {
-  checkRandomLength(length);
+  checkOutputLength(length);
   const out = new Uint8Array(length);
   for (let offset = 0; offset < length; offset += RANDOM_BYTES_MAX) {
     crypto.getRandomValues(out.subarray(offset, offset + RANDOM_BYTES_MAX));
@@ -58,6 +58,7 @@ function hmac(hash: HashName, key: Uint8Array, data: Uint8Array): Uint8Array {
 }
 
 function hkdfExpand(hash: HashName, prk: Uint8Array, info: Uint8Array, length: number): Uint8Array {
+  checkOutputLength(length);
   const { outputLen: hashLength } = HASHES[hash];
   if (length > 255 * hashLength) throw new CryptoError('more output than HKDF gives');
   const okm = new Uint8Array(Math.ceil(length / hashLength) * hashLength);

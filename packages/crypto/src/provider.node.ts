@@ -33,6 +33,7 @@ import {
   publicKeyLengthOf,
   scalarFromSeed,
 } from './nist.ts';
+import { checkOutputLength } from './output-length.ts';
 import {
   type Aead,
   AeadId,
@@ -44,7 +45,6 @@ import {
   type SignatureScheme,
   SignatureSchemeId,
 } from './provider.ts';
-import { checkRandomLength } from './random-length.ts';
 import { isX25519PublicKey } from './x25519.ts';
 import { ML_KEM_CIPHERTEXT_LENGTH, type MlKem768, xWing, type XWingPrimitives } from './x-wing.ts';
 
@@ -80,7 +80,7 @@ export function createNodeCrypto(keys: KeyImport): CryptoProvider {
   return {
     name: 'node:crypto',
     random(length) {
-      checkRandomLength(length);
+      checkOutputLength(length);
       return length <= SMALL_RANDOM_MAX ? smallRandom(length) : plain(randomBytes(length));
     },
     hashLength: (hash) => HASH_LENGTHS[hash],
@@ -175,6 +175,7 @@ function hkdfExtract(hash: HashName, salt: Uint8Array, ikm: Uint8Array): Uint8Ar
 }
 
 function hkdfExpand(hash: HashName, prk: Uint8Array, info: Uint8Array, length: number): Uint8Array {
+  checkOutputLength(length);
   const hashLength = HASH_LENGTHS[hash];
   if (length <= hashLength) {
     const block = firstBlock(hash, prk, info);

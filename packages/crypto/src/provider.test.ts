@@ -50,7 +50,9 @@ for (const { provider } of implementations) {
         for (const wanted of [0, 1, length - 1, length, length + 1, 2 * length, 255 * length]) {
           assert.deepEqual(provider.hkdfExpand(hash, prk, info, wanted), long.slice(0, wanted));
         }
-        assert.throws(() => provider.hkdfExpand(hash, prk, info, 255 * length + 1), CryptoError);
+        for (const none of [255 * length + 1, -1, 0.5, Number.NaN]) {
+          assert.throws(() => provider.hkdfExpand(hash, prk, info, none), CryptoError);
+        }
       }
     });
 

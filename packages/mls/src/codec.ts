@@ -4,7 +4,7 @@
  * length is compared with what is left before anything is made.
  */
 import { EMPTY } from '@quicprochat/crypto';
-import { violated } from './errors.ts';
+import { MlsUsageError, violated } from './errors.ts';
 
 /** No message or stored row is longer. */
 const ENCODED_BYTES_MAX = 64 * 1024 * 1024;
@@ -202,8 +202,9 @@ export class Writer {
   }
 
   zeros(count: number): this {
+    if (!Number.isSafeInteger(count) || count < 0) throw new MlsUsageError('not a number of bytes');
     this.#reserve(count);
-    this.#length += count;
+    this.#bytes.fill(0, this.#length, (this.#length += count));
     return this;
   }
 

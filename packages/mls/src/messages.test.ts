@@ -3,11 +3,13 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { decodeUtf8, encodeUtf8 } from '@quicprochat/crypto';
 import {
+  createCommit,
   diffRows,
   dropExpiredEpochs,
   type GroupState,
   groupRows,
   memoryRows,
+  MlsUsageError,
   processMessage,
   protectApplication,
   restoreGroup,
@@ -123,6 +125,20 @@ test('a removed member reads what was sent before, and nothing after', () => {
   assertRefused(processMessage(context, removed, after.messages[0]!), 'epochFuture');
   assert.throws(() => protectApplication(context, removed, encodeUtf8('still here')), { name: 'MlsUsageError' });
   assert.equal(processed(context, b!, removal.commit, 'commit').effects.selfRemoved, false);
+});
+
+test('a padding that is no number of bytes is misuse, and brings nothing of one message into another', () => {
+  for (const paddingLength of [-100, -1, 0.5, Number.NaN]) {
+    let [a, b] = groupWith(world, ['alice', 'bob']).states as [GroupState, GroupState];
+    const secret = encodeUtf8('secret '.repeat(40));
+    assert.throws(() => protectApplication(context, a, secret, { paddingLength }), MlsUsageError);
+    assert.throws(() => createCommit(context, a, { paddingLength }), MlsUsageError);
+    for (let i = 0; i < 10; i++) {
+      const sent = protectApplication(context, a, encodeUtf8('text'), { paddingLength: 1000 });
+      a = sent.state;
+      b = processed(context, b, sent.message, 'application').state;
+    }
+  }
 });
 
 test('padding hides the length and is not part of the data', () => {
