@@ -11,7 +11,7 @@
  */
 import { createHash } from 'node:crypto';
 import { constants, createReadStream, existsSync } from 'node:fs';
-import { chmod, copyFile, lstat, mkdir, open, rename, rm, writeFile } from 'node:fs/promises';
+import { chmod, copyFile, lstat, mkdir, open, realpath, rename, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { encodeHex } from '@quicprochat/crypto';
 import { z } from 'zod';
@@ -33,8 +33,12 @@ const SECRET_FILES: readonly string[] = [...SECRETS_NEEDED, 'audit-key', 'cert.p
 
 const PROGRESS_EVERY_BYTES = 64 * 1024 * 1024;
 
+const FILE = /^(?:qpc\.db|blobs\/[0-9a-f]{2}\/[0-9a-f]{64})$/;
+// Not any name: a `qpc.db-wal` among the secrets would come to lie beside the database.
+const isSecret = (text: string): boolean => SECRET_FILES.some((name) => text === `${SECRETS}/${name}`);
+
 const fileSchema = z.strictObject({
-  path: z.string().regex(/^(?:qpc\.db|blobs\/[0-9a-f]{2}\/[0-9a-f]{64}|secrets\/[a-z0-9.-]+)$/),
+  path: z.string().refine((text) => FILE.test(text) || isSecret(text)),
   sha256: z.string().regex(/^[0-9a-f]{64}$/),
   bytes: z.number().int().nonnegative(),
 });
@@ -94,8 +98,7 @@ export async function backUpServer(
 ): Promise<BackUpReport> {
   const { target } = request;
   if (!path.isAbsolute(target)) throw invalidArgument('the folder of a backup has an absolute path');
-  const inside = path.relative(parts.directory.path, target);
-  if (!inside.startsWith('..') && !path.isAbsolute(inside)) {
+  if (await isWithin(parts.directory.path, target)) {
     throw invalidArgument('a backup does not belong into the data folder', 'Name another folder.');
   }
   if ((await lstat(target).catch(() => undefined)) !== undefined) {
@@ -105,9 +108,15 @@ export async function backUpServer(
   const release = await parts.hold();
   try {
     await mkdir(growing, { mode: 0o700 }).catch((error: unknown) => {
+      if (codeOf(error) === 'EEXIST') {
+        throw conflict(
+          `${growing} exists already`,
+          'Another backup is being made there, or one was killed: then remove it.',
+        );
+      }
       throw invalidArgument(
         `${growing} cannot be made: ${reasonOf(error)}`,
-        'The server makes it: its parent has to exist and be open to the server’s user. Remove what an earlier one left.',
+        'The server makes it: its parent has to exist and be open to the server’s user.',
       );
     });
     try {
@@ -117,11 +126,41 @@ export async function backUpServer(
       return report;
     } catch (error) {
       await rm(growing, { recursive: true, force: true });
-      throw error;
+      throw inWordsOfBackUp(error, path.dirname(target));
     }
   } finally {
     release();
   }
+}
+
+/** Whatever symbolic links lead to either. */
+async function isWithin(folder: string, target: string): Promise<boolean> {
+  const parent = path.dirname(target);
+  const real = path.join(await realpath(parent).catch(() => parent), path.basename(target));
+  const inside = path.relative(await realpath(folder), real);
+  return inside !== '..' && !inside.startsWith(`..${path.sep}`) && !path.isAbsolute(inside);
+}
+
+/** The disk that is full is the backup's: the server goes on. */
+function inWordsOfBackUp(error: unknown, folder: string): unknown {
+  const code = codeOf(error);
+  const isFull = error instanceof StoreError ? error.kind === 'disk_full' : NO_SPACE.has(code ?? '');
+  if (isFull) {
+    return new StoreError('disk_full', `The disk of ${folder} is full: nothing of the backup was kept.`, {
+      cause: error,
+    });
+  }
+  if (error instanceof StoreError || code === undefined) return error;
+  return new StoreError('io', `The backup could not be written to ${folder}: ${reasonOf(error)}.`, { cause: error });
+}
+
+// No space, a quota, and a limit on the size of files.
+const NO_SPACE: ReadonlySet<string> = new Set(['ENOSPC', 'EDQUOT', 'EFBIG']);
+
+function codeOf(error: unknown): string | undefined {
+  if (error instanceof StoreError) return undefined;
+  const code = error instanceof Error && 'code' in error ? error.code : undefined;
+  return typeof code === 'string' ? code : undefined;
 }
 
 async function fill(
@@ -137,7 +176,7 @@ async function fill(
     signal,
     onProgress: (done) => progress({ step: 'database', ...done }),
   });
-  files.push({ path: DATABASE, ...(await digest(path.join(growing, DATABASE))) });
+  files.push({ path: DATABASE, ...(await digest(path.join(growing, DATABASE), signal)) });
 
   const totalBytes = database.blobs.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
   let bytes = 0;
@@ -151,7 +190,10 @@ async function fill(
     if (!shelves.has(shelf)) await mkdir(path.join(growing, BLOBS, shelf), { recursive: true, mode: 0o700 });
     shelves.add(shelf);
     const copy = path.join(growing, relative);
-    await copyPrivate(path.join(directory.path, relative), copy);
+    await copyPrivate(path.join(directory.path, relative), copy).catch((error: unknown) => {
+      if (codeOf(error) !== 'ENOENT') throw error;
+      throw new StoreError('corrupt', `The file ${relative} of the data folder is missing.`, { cause: error });
+    });
     const copied = await digest(copy);
     if (copied.sha256 !== name || copied.bytes !== sizeBytes) {
       throw new StoreError(
@@ -212,10 +254,11 @@ export async function copyPrivate(from: string, to: string): Promise<void> {
   await syncFile(to);
 }
 
-export async function digest(file: string): Promise<{ sha256: string; bytes: number }> {
+export async function digest(file: string, signal?: AbortSignal): Promise<{ sha256: string; bytes: number }> {
   const hash = createHash('sha256');
   let bytes = 0;
   for await (const chunk of createReadStream(file) as AsyncIterable<Buffer>) {
+    signal?.throwIfAborted();
     hash.update(chunk);
     bytes += chunk.length;
   }

@@ -22,6 +22,9 @@ import {
 } from './back-up.node.ts';
 import type { Manifest } from './back-up.node.ts';
 
+// SQLite would replay the log that another database left into the restored one.
+const REMAINS: readonly string[] = [DATABASE, `${DATABASE}-wal`, `${DATABASE}-journal`];
+
 /** Why a backup cannot be taken for one, or not be restored here. */
 export class RestoreError extends Error {
   override readonly name = 'RestoreError';
@@ -70,10 +73,11 @@ export async function restoreServer(
   signal: AbortSignal,
 ): Promise<RestoreReport> {
   const { source, dataDir } = request;
-  if (dataDir !== undefined && existsSync(path.join(dataDir, DATABASE))) {
+  const present = dataDir === undefined ? undefined : REMAINS.find((name) => existsSync(path.join(dataDir, name)));
+  if (present !== undefined) {
     throw new RestoreError(
       'place',
-      `${dataDir} has a database already`,
+      present === DATABASE ? `${dataDir} has a database already` : `${dataDir} has ${present}, a part of another database`,
       'Restoring overwrites nothing: give a new --data-dir.',
     );
   }
@@ -90,7 +94,7 @@ export async function restoreServer(
   let bytes = 0;
   for (const file of manifest.files) {
     signal.throwIfAborted();
-    await verify(source, file);
+    await verify(source, file, signal);
     bytes += file.bytes;
     progress({ bytes, totalBytes });
   }
@@ -122,7 +126,9 @@ async function readManifest(source: string): Promise<Manifest> {
   const file = path.join(source, MANIFEST);
   let json: unknown;
   try {
-    if ((await lstat(file)).size > MANIFEST_BYTES_MAX) throw new Error('it is too large');
+    const found = await lstat(file);
+    if (!found.isFile()) throw new Error('it is not a file');
+    if (found.size > MANIFEST_BYTES_MAX) throw new Error('it is too large');
     json = JSON.parse(await readFile(file, 'utf8'));
   } catch (error) {
     throw new RestoreError(
@@ -158,13 +164,14 @@ async function refuseStrangers(source: string, manifest: Manifest): Promise<void
   }
 }
 
-async function verify(source: string, expected: Manifest['files'][number]): Promise<void> {
+async function verify(source: string, expected: Manifest['files'][number], signal: AbortSignal): Promise<void> {
   const file = path.join(source, expected.path);
   let found: { sha256: string; bytes: number };
   try {
     if (!(await lstat(file)).isFile()) throw new Error('it is not a file');
-    found = await digest(file);
+    found = await digest(file, signal);
   } catch (error) {
+    signal.throwIfAborted();
     throw new RestoreError(
       'verification',
       `${expected.path} cannot be read: ${reasonOf(error)}`,

@@ -10,6 +10,7 @@ import {
   readFileSync,
   rmSync,
   statSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -139,9 +140,18 @@ describe('a backup', () => {
     await assert.rejects(attempt(at('data', 'backup')), refusedWith('invalid-argument'));
     await assert.rejects(attempt(at('nowhere', 'backup')), refusedWith('invalid-argument'));
     await assert.rejects(attempt('relative'), refusedWith('invalid-argument'));
+    await assert.rejects(attempt(at('data', '..backup')), refusedWith('invalid-argument'));
+    symlinkSync(at('data'), at('link'));
+    await assert.rejects(attempt(at('link', 'backup')), refusedWith('invalid-argument'));
+    rmSync(at('link'));
+    mkdirSync(at('killed.unfinished'));
+    await assert.rejects(attempt(at('killed')), refusedWith('conflict'));
+    rmSync(at('killed.unfinished'), { recursive: true });
     const file = at('data', ...blobPath.split('/'));
     writeFileSync(file, 'damaged');
     await assert.rejects(attempt(at('of-damage')), refusedWith('corrupt'));
+    rmSync(file);
+    await assert.rejects(attempt(at('of-loss')), refusedWith('corrupt'));
     writeFileSync(file, blob);
     assert.deepEqual(readdirSync(folder).sort(), ['data', 'full', 'key', 'plain']);
   });
@@ -184,6 +194,14 @@ describe('a restore', () => {
     assert.equal(readFileSync(path.join(other, 'opaque-setup'), 'utf8'), 'mine');
   });
 
+  test('stays away from the log that another database left, which would be replayed into this one', async () => {
+    const target = at('remains');
+    mkdirSync(target, { mode: 0o700 });
+    cpSync(at('data', 'qpc.db-wal'), path.join(target, 'qpc.db-wal'));
+    await refused(restore(at('plain'), target), 'place', /has qpc\.db-wal, a part of another database/);
+    assert.deepEqual(readdirSync(target), ['qpc.db-wal']);
+  });
+
   test('checks without touching anything', async () => {
     const names = readdirSync(folder);
     const report = await restore(at('full'));
@@ -215,6 +233,24 @@ describe('a restore', () => {
       'a manifest that leads elsewhere',
       (backup) => edit(backup, (m) => (m.files[1]!.path = '../../etc/passwd')),
       /not the manifest/,
+    ],
+    [
+      'a write-ahead log among the secrets',
+      (backup) => {
+        mkdirSync(path.join(backup, 'secrets'));
+        writeFileSync(path.join(backup, 'secrets/qpc.db-wal'), 'x');
+        const sha256 = encodeHex(crypto.hash('sha256', new Uint8Array([0x78])));
+        edit(backup, (m) => m.files.push({ path: 'secrets/qpc.db-wal', sha256, bytes: 1 }));
+      },
+      /not the manifest/,
+    ],
+    [
+      'a manifest that is no file',
+      (backup) => {
+        rmSync(path.join(backup, 'manifest.json'));
+        symlinkSync('/dev/zero', path.join(backup, 'manifest.json'));
+      },
+      /not a file/,
     ],
     ['a file twice', (backup) => edit(backup, (m) => m.files.push(m.files[1]!)), /not the manifest/],
     ['a manifest without the database', (backup) => edit(backup, (m) => m.files.shift()), /not the manifest/],
