@@ -21,7 +21,7 @@ export const backup: Command = {
     'qpc-server restore --check /backup/qpc-2026-11-21',
   ],
   run: async ({ out, config, signal, word, has }) => {
-    const operator = await openOperator(config());
+    const operator = await openOperator(config(), signal);
     try {
       const request = { target: path.resolve(word('FOLDER')), withSecrets: has('with-secrets') };
       const report = await operator.call('backUp', request, {

@@ -15,7 +15,7 @@ export const status: Command = {
   examples: ['qpc-server status --data-dir /srv/qpc', 'qpc-server status --json'],
   run: async ({ out, config, signal }) => {
     const { dataDir } = config();
-    const server = await findRunning(config());
+    const server = await findRunning(config(), signal);
     if (server === undefined) {
       throw new CliError(
         ExitCode.unreachable,

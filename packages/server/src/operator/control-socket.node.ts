@@ -24,6 +24,8 @@ const ANSWER_CHARS_MAX = 32 * 1024 * 1024;
 const CONNECTIONS_MAX = 16;
 /** How long a request may take to arrive. */
 const REQUEST_MS_MAX = 10_000;
+/** How long an answer may lie unread. */
+const ANSWER_MS_MAX = 10_000;
 /** Of an address, with its closing zero; macOS has 104. */
 const PATH_BYTES_MAX = 103;
 
@@ -37,7 +39,7 @@ interface ControlCall {
 export type ControlHandlers = ReadonlyMap<string, (input: unknown, call: ControlCall) => Promise<unknown>>;
 
 export interface ControlListener {
-  /** Gives up what is in progress. */
+  /** Gives up what is in progress, and waits until it has. */
   close(): Promise<void>;
 }
 
@@ -52,10 +54,14 @@ export async function listenControl(
   if (process.platform === 'win32') return undefined;
   const file = path.join(dataDir, NAME);
   const sockets = new Set<net.Socket>();
+  const working = new Set<Promise<void>>();
   const server = net.createServer({ allowHalfOpen: true }, (socket) => {
     sockets.add(socket);
     socket.once('close', () => sockets.delete(socket));
-    serve(socket, handlers, log);
+    serve(socket, handlers, log, (work) => {
+      working.add(work);
+      void work.finally(() => working.delete(work));
+    });
   });
   server.maxConnections = CONNECTIONS_MAX;
   // Between its making and its mode anybody could open it, so that happens in a folder that only we may enter. Giving it
@@ -68,6 +74,8 @@ export async function listenControl(
     return undefined;
   }
   try {
+    // Of one that was killed here and had the same process id, as in a container.
+    rmSync(folder, { recursive: true, force: true });
     mkdirSync(folder, { mode: 0o700 });
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject);
@@ -84,12 +92,14 @@ export async function listenControl(
     rmSync(folder, { recursive: true, force: true });
   }
   return {
-    close: () =>
-      new Promise((resolve) => {
-        rmSync(file, { force: true });
-        server.close(() => resolve());
-        for (const socket of sockets) socket.destroy();
-      }),
+    close: async () => {
+      rmSync(file, { force: true });
+      const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+      for (const socket of sockets) socket.destroy();
+      await closed;
+      // What they made so far is tidied away before the process may end.
+      await Promise.all(working);
+    },
   };
 }
 
@@ -100,13 +110,21 @@ function addressOf(file: string): string | undefined {
   return Buffer.byteLength(shorter) <= PATH_BYTES_MAX ? shorter : undefined;
 }
 
-function serve(socket: net.Socket, handlers: ControlHandlers, log: Log): void {
+function serve(
+  socket: net.Socket,
+  handlers: ControlHandlers,
+  log: Log,
+  begun: (work: Promise<void>) => void,
+): void {
   const gone = new AbortController();
   const write = (line: object): void => {
     if (!socket.destroyed) socket.write(`${JSON.stringify({ v: 1, ...line })}\n`);
   };
   const finish = (line: object): void => {
-    if (!socket.destroyed) socket.end(`${JSON.stringify({ v: 1, ...line })}\n`);
+    if (socket.destroyed) return;
+    socket.end(`${JSON.stringify({ v: 1, ...line })}\n`);
+    // Who neither reads nor leaves takes a place from others.
+    socket.setTimeout(ANSWER_MS_MAX, () => socket.destroy());
   };
   const late = setTimeout(() => socket.destroy(), REQUEST_MS_MAX).unref();
   let text = '';
@@ -127,7 +145,7 @@ function serve(socket: net.Socket, handlers: ControlHandlers, log: Log): void {
     if (end < text.length - 1) return void socket.destroy();
     asked = true;
     clearTimeout(late);
-    answer(text.slice(0, end)).then(finish, (error: unknown) => finish(refusalOf(error, log)));
+    begun(answer(text.slice(0, end)).then(finish, (error: unknown) => finish(refusalOf(error, log))));
   });
 
   async function answer(line: string): Promise<object> {
@@ -161,6 +179,7 @@ function refusalOf(error: unknown, log: Log): object {
     return { type: 'refused', code: error.kind, message, hint };
   }
   if (error instanceof StoreError && error.kind !== 'internal' && error.kind !== 'misuse') {
+    log.warn({ err: error }, 'an operator’s request was refused by the store');
     return {
       type: 'refused',
       code: error.kind.replaceAll('_', '-'),
@@ -225,6 +244,7 @@ export function callControl(
   const address = addressOf(path.join(dataDir, NAME));
   if (address === undefined || process.platform === 'win32') return Promise.resolve({ kind: 'not-running' });
   return new Promise((resolve, reject) => {
+    signal?.throwIfAborted();
     const socket = net.createConnection(address);
     let text = '';
     const abort = (): void => {

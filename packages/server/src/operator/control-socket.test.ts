@@ -1,6 +1,7 @@
 // The operator's door: only the server's user may open it, and whoever misbehaves at it harms nobody else.
 import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { mkdtemp } from 'node:fs/promises';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -119,10 +120,36 @@ test('who goes away gives up what was asked for, and a server that stops says so
   assert.deepEqual(await callControl(dataDir, 'echo', {}), { kind: 'not-running' });
 });
 
+test('a server that stops waits until what was asked for has been given up', async () => {
+  const dataDir = path.join(folder, 'tidy');
+  mkdirSync(dataDir);
+  const begun = Promise.withResolvers<void>();
+  let isTidy = false;
+  const backUp = async (_: unknown, { signal }: { signal: AbortSignal }): Promise<never> => {
+    begun.resolve();
+    await new Promise((resolve) => signal.addEventListener('abort', resolve));
+    rmSync(await mkdtemp(path.join(dataDir, 'half-')), { recursive: true });
+    isTidy = true;
+    throw signal.reason;
+  };
+  const listener = await listenControl(dataDir, new Map([['backUp', backUp]]), log);
+  const asked = assert.rejects(callControl(dataDir, 'backUp', {}), ControlError);
+  await begun.promise;
+  await listener?.close();
+  assert.ok(isTidy);
+  await asked;
+});
+
+test('who has given up asks nothing', async () => {
+  const dataDir = await listen('given-up');
+  await assert.rejects(callControl(dataDir, 'echo', {}, { signal: AbortSignal.abort(new Error('enough')) }), /enough/);
+});
+
 test('what a killed server left is no server, and does not keep the next one from starting', async () => {
   const dataDir = path.join(folder, 'stale');
   mkdirSync(dataDir);
   writeFileSync(path.join(dataDir, 'control.sock'), '');
+  mkdirSync(path.join(dataDir, `.c${process.pid}`));
   assert.deepEqual(await callControl(dataDir, 'echo', {}), { kind: 'not-running' });
   await listen('stale');
   assert.deepEqual(await callControl(dataDir, 'echo', {}), { kind: 'answer', answer: {} });

@@ -102,17 +102,21 @@ export function controlHandlers(parts: OfflineParts): ControlHandlers {
  * Finds the server of a data folder, or opens the folder.
  * @throws StartupError when there is neither
  */
-export async function openOperator(config: ServerConfig): Promise<Operator> {
+export async function openOperator(config: ServerConfig, signal?: AbortSignal): Promise<Operator> {
   const dataDir = path.resolve(config.dataDir);
-  const probe = await callControl(dataDir, 'about', {});
+  const probe = await callControl(dataDir, 'about', {}, { signal });
   if (probe.kind === 'answer') return throughSocket(dataDir);
   return onFolder(config, dataDir);
 }
 
 /** Only a server that runs; undefined when none does. */
-export async function findRunning(config: Pick<ServerConfig, 'dataDir'>): Promise<Operator | undefined> {
+export async function findRunning(
+  config: Pick<ServerConfig, 'dataDir'>,
+  signal?: AbortSignal,
+): Promise<Operator | undefined> {
   const dataDir = path.resolve(config.dataDir);
-  return (await callControl(dataDir, 'about', {})).kind === 'answer' ? throughSocket(dataDir) : undefined;
+  const probe = await callControl(dataDir, 'about', {}, { signal });
+  return probe.kind === 'answer' ? throughSocket(dataDir) : undefined;
 }
 
 function throughSocket(dataDir: string): Operator {
