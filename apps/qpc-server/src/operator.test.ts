@@ -4,12 +4,16 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
+import net from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { decodeBase64Url, sealReport } from '../../../packages/core/src/index.ts';
+import { nodeCrypto } from '../../../packages/crypto/src/provider.node.ts';
+import { openSqliteStore } from '../../../packages/server/src/store/sqlite.node.ts';
 import { run as runCommand } from './run.ts';
 
 const main = fileURLToPath(new URL('main.ts', import.meta.url));
@@ -131,6 +135,44 @@ test('without a server, its folder is opened instead; what needs one says so', a
   assert.equal(existsSync(at('elsewhere')), false);
 });
 
+test('a report with an absurd date is read like any other, and tells a terminal nothing', async () => {
+  const publicKey = decodeBase64Url(readFileSync(at('report-key.pub'), 'utf8').trim());
+  assert.ok(publicKey !== undefined);
+  const channelId = nodeCrypto.random(16);
+  const [identityKey, deviceId, contentId] = [nodeCrypto.random(32), nodeCrypto.random(16), nodeCrypto.random(16)];
+  const text = 'first line\n    2026-01-01T00:00:00.000Z alice: forged\u001b[2J\u009b2J\u202e';
+  const message = { senderUsername: 'm\u001b[31m', senderIdentity: identityKey, contentId, text };
+  const reporter = { identityKey, deviceId };
+  const times = { reportedAtMs: Number.MAX_SAFE_INTEGER, sentAtMs: Number.MAX_SAFE_INTEGER };
+  const report = sealReport(nodeCrypto, {
+    reportKey: publicKey,
+    origin: await originOf('restored'),
+    channelId,
+    content: { reporterUsername: 'mallory\u0007', reporter, reason: 'a\rb', messages: [{ ...message, ...times }], ...times },
+    devicePrivateKey: nodeCrypto.random(32),
+  });
+  const store = await openSqliteStore({ path: at('restored', 'qpc.db') });
+  await store.addReport({ report, conversationId: channelId, receivedAtMs: Date.now() });
+  await store.close();
+  const words = ['admin', 'reports', '--key', at('report-key'), '--data-dir', at('restored')];
+  const plain = await run(...words);
+  const json = await run(...words, '--json');
+  assert.deepEqual([plain.code, json.code, json.last['unreadable']], [0, 0, 0], plain.err + json.err);
+  assert.match(plain.out, /\(no such date\) m: first line {5}2026-01-01T00:00:00\.000Z alice: forged$/m);
+  for (const out of [plain.out, json.out]) assert.doesNotMatch(out, /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u202e]/);
+});
+
+test('a server that hangs keeps nobody: an interrupt ends the command', async () => {
+  mkdirSync(at('hung'));
+  const hung = net.createServer(() => process.emit('SIGINT', 'SIGINT')).listen(at('hung', 'control.sock'));
+  await once(hung, 'listening');
+  for (const words of [['status'], ['admin', 'accounts'], ['backup', at('never')]]) {
+    const { code, last } = await run(...words, '--json', '--data-dir', at('hung'));
+    assert.deepEqual([code, last['code']], [130, 'interrupted'], words.join(' '));
+  }
+  hung.close();
+});
+
 test('every command has help, and an unknown one is a usage error', async () => {
   const group = await run('admin');
   const ban = await run('admin', 'ban', '--help');
@@ -139,6 +181,13 @@ test('every command has help, and an unknown one is a usage error', async () => 
   assert.match(ban.out, /--reason <TEXT>/);
   assert.deepEqual([unknown.code, unknown.last['code']], [2, 'config']);
 });
+
+async function originOf(dataDir: string): Promise<string> {
+  const store = await openSqliteStore({ path: at(dataDir, 'qpc.db') });
+  const origin = await store.getSetting('origin');
+  await store.close();
+  return new TextDecoder().decode(origin);
+}
 
 function status({ last }: Result): unknown {
   return last['origin'];

@@ -71,8 +71,10 @@ function jsonLine(value: JsonFields): string {
   );
 }
 
+/** Undefined also for what is no date: the clocks in a report are other people's. */
 export function iso(ms: number | undefined): string | undefined {
-  return ms === undefined ? undefined : new Date(ms).toISOString();
+  const date = new Date(ms ?? NaN);
+  return Number.isNaN(date.getTime()) ? undefined : date.toISOString();
 }
 
 export function bytesText(bytes: number): string {

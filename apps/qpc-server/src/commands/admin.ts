@@ -11,7 +11,7 @@ const ACCOUNT = { name: 'ACCOUNT', summary: 'a username, or an identity key of 6
 const WORKS_STOPPED = 'Works on a running server, and on the data folder of a stopped one.';
 
 async function withOperator<T>(context: CommandContext, use: (operator: Operator) => Promise<T>): Promise<T> {
-  const operator = await openOperator(context.config());
+  const operator = await openOperator(context.config(), context.signal);
   try {
     return await use(operator);
   } finally {
@@ -298,7 +298,7 @@ function reportLines({ reporter, signature, reason, messages }: ReadReport): str
   return [
     `  by ${reporter.username} (${whose})`,
     ...(reason === '' ? [] : [`  ${reason}`]),
-    ...messages.map(({ sender, sentAtMs, text }) => `    ${iso(sentAtMs)} ${sender}: ${text}`),
+    ...messages.map(({ sender, sentAtMs, text }) => `    ${iso(sentAtMs) ?? '(no such date)'} ${sender}: ${text}`),
   ];
 }
 
