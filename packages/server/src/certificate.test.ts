@@ -12,6 +12,7 @@ import { connectQuic } from '@quicprochat/transport/quic';
 import { CertificateKeeper } from './certificate-keeper.node.ts';
 import { findRunning, resolveConfig, startServer, StartupError } from './index.node.ts';
 import type { RunningServer, ServerConfig } from './index.node.ts';
+import { listenAgain } from './listen-again.ts';
 import { makeTestCertificate } from './testing/certificates.node.ts';
 import type { TestCertificate } from './testing/certificates.node.ts';
 import { TestClock, TestLog } from './testing/world.node.ts';
@@ -91,6 +92,12 @@ test('a new pair is taken up on the same port, and what cannot be used changes n
     await assert.rejects(server.reloadCertificate(), /is not a certificate/);
     give(await makeTestCertificate(['localhost'], { fromDays: -9, days: -1 }));
     await assert.rejects(server.reloadCertificate(), /has expired/);
+    // A kind of key no client takes; a chain whose first certificate the engine sees and we do not.
+    give(await makeTestCertificate(['localhost'], { namedCurve: 'P-521' }));
+    await assert.rejects(server.reloadCertificate(), /of a kind that clients do not take/);
+    const hidden = first.certificate.replaceAll(' CERTIFICATE', ' X509 CERTIFICATE');
+    give({ certificate: hidden + second.certificate, privateKey: second.privateKey });
+    await assert.rejects(server.reloadCertificate(), /the QUIC engine cannot use the certificate/);
     await client.call(methods.p2p.health, {});
 
     give(second);
@@ -159,6 +166,24 @@ test('what production refuses is refused in a running server as well', async () 
   } finally {
     await server.close();
   }
+});
+
+test('a port that somebody took in that moment is waited for, and given up in the end', async () => {
+  const clock = new TestClock();
+  const log = new TestLog();
+  clock.setTimer = (callback, ms) => {
+    clock.advance(ms);
+    queueMicrotask(callback);
+    return 0;
+  };
+  let tries = 0;
+  const taken = (times: number) => () => {
+    if (tries++ < times) return Promise.reject(new Error('in use'));
+    return Promise.resolve('listening');
+  };
+  assert.equal(await listenAgain(taken(20), clock, log), 'listening');
+  assert.equal(log.lines.length, 1);
+  await assert.rejects(listenAgain(taken(Infinity), clock, log), /in use/);
 });
 
 test('it warns from thirty days before the end, once a day, and takes up what has changed by itself', async () => {

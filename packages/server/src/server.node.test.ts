@@ -12,7 +12,9 @@ import { ConnectionLost, methods, RpcClient, RpcError } from '@quicprochat/trans
 import { connectQuic } from '@quicprochat/transport/quic';
 import { resolveConfig, startServer, StartupError } from './index.node.ts';
 import type { RunningServer } from './index.node.ts';
+import { outcomeOf } from './server.node.ts';
 import { openSqliteStore } from './store/sqlite.node.ts';
+import { TestLog } from './testing/world.node.ts';
 import { generateSigningKey, signDeviceCertificate } from '@quicprochat/core';
 
 let folder: string;
@@ -312,4 +314,19 @@ describe('a start that cannot succeed says why and what to do', () => {
     assert.equal(error.kind, 'listen');
     assert.match(error.hint, /--listen/);
   });
+});
+
+test('a server that could not go on ends with what it died of, however tidily it then stopped', async () => {
+  const finished = Promise.withResolvers<void>();
+  const close = (): Promise<void> => {
+    finished.resolve();
+    return finished.promise;
+  };
+  const log = new TestLog();
+  await assert.rejects(
+    outcomeOf({ finished: finished.promise, close }, Promise.resolve(new Error('engine')), log),
+    /engine/,
+  );
+  assert.match(log.lines.join(), /cannot go on/);
+  await outcomeOf({ finished: finished.promise, close }, new Promise(() => {}), log);
 });

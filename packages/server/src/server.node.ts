@@ -38,6 +38,7 @@ import type { LogSecrets } from './key-transparency.ts';
 import type { MetricsListener } from './metrics.node.ts';
 import { createLog } from './log.node.ts';
 import type { LoadedPlugins } from './plugin-host.node.ts';
+import { listenAgain } from './listen-again.ts';
 import { createServer } from './server.ts';
 import type { Observer } from './observer.ts';
 import type { QuicprochatServer } from './server.ts';
@@ -208,18 +209,16 @@ export async function startServer(config: ServerConfig, surroundings: ServerSurr
       load: () => loadCertificate(config, directory, clock.wallMs()),
       replace: async (next) => {
         refuseUnfit(config, directory, next);
-        const old = certificates.current;
+        // The engine is stricter than our checks, and says so before anybody is sent away.
+        const trial = await listen(config, 0, next, guard, failed, (connection) => connection.close(0, ''));
+        await trial.close();
         await server.pause(graceMs);
         await listener?.close();
         listener = undefined;
         try {
-          listener = await listenWith(next, port);
+          listener = await listenAgain(() => listenWith(next, port), clock, log);
         } catch (error) {
-          // The engine is stricter than our checks: everybody is better off with the old one.
-          listener = await listenWith(old, port).catch((cause: unknown) => {
-            failed(new Error('nothing can be listened on any more', { cause }));
-            throw cause;
-          });
+          failed(error instanceof Error ? error : new Error('nothing can be listened on any more', { cause: error }));
           throw error;
         } finally {
           server.resume();
@@ -266,21 +265,16 @@ export async function startServer(config: ServerConfig, surroundings: ServerSurr
       ] as const,
     ]);
     control = await listenControl(directory.path, handlers, log);
-    const beforehand = async (): Promise<void> => {
+    const beforehand = async (): Promise<{ controlClosed: Promise<void> | undefined }> => {
       running = undefined;
-      await control?.close();
+      // Giving up a large backup takes a while, in which people are sent away already.
+      const controlClosed = control?.close();
       await certificates.stop();
+      return { controlClosed };
     };
     const rest = { metrics: metricsListener, auditFile, plugins };
     const stop = stopper(server, () => listener, store, log, graceMs, beforehand, rest);
-    const stopped = Promise.race([
-      stop.finished,
-      failure.then(async (error) => {
-        log.error({ err: error }, 'the server cannot go on');
-        await stop.close();
-        throw error;
-      }),
-    ]);
+    const stopped = outcomeOf(stop, failure, log);
     // Whoever does not look at `stopped` still sees the failure in the log.
     stopped.catch(() => {});
     return {
@@ -337,13 +331,26 @@ async function ownCertificate(
   return certificate;
 }
 
+/** Settles with the stop; with an error if that was why, so that whoever watches the process starts it again. */
+export async function outcomeOf(
+  { finished, close }: { readonly finished: Promise<void>; close(): Promise<void> },
+  failure: Promise<Error>,
+  log: Log,
+): Promise<void> {
+  const error = await Promise.race([finished, failure]);
+  if (error === undefined) return;
+  log.error({ err: error }, 'the server cannot go on');
+  await close();
+  throw error;
+}
+
 function stopper(
   server: QuicprochatServer,
   listener: () => Listener | undefined,
   store: Store,
   log: Log,
   graceMs: number,
-  beforehand: () => Promise<void>,
+  beforehand: () => Promise<{ readonly controlClosed: Promise<void> | undefined }>,
   rest: {
     readonly metrics: MetricsListener | undefined;
     readonly auditFile: AuditFile | undefined;
@@ -357,9 +364,10 @@ function stopper(
   });
   const close = async (): Promise<void> => {
     log.info({ connections: server.connections }, 'stopping');
-    await beforehand();
+    const { controlClosed } = await beforehand();
     await server.drain(graceMs);
     await listener()?.close();
+    await controlClosed;
     await rest.metrics?.close();
     await rest.plugins?.close();
     rest.auditFile?.close();
@@ -397,6 +405,14 @@ async function listen(
       throw new StartupError('listen', error.message, 'See the README.', { cause: error });
     const message = error instanceof Error ? error.message : String(error);
     const at = `${host.includes(':') ? `[${host}]` : host}:${port}`;
+    if (/TlsFail/.test(message)) {
+      throw new StartupError(
+        'config',
+        'the QUIC engine cannot use the certificate or its key',
+        'Give a chain in PEM form, its first certificate that of the key: --tls-cert and --tls-key.',
+        { cause: error },
+      );
+    }
     if (/in use|EADDRINUSE/i.test(message)) {
       throw new StartupError(
         'listen',

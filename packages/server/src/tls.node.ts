@@ -3,6 +3,7 @@
  * client can take it as its only trust anchor.
  */
 import { createPrivateKey, X509Certificate } from 'node:crypto';
+import type { KeyObject } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import path from 'node:path';
@@ -97,8 +98,10 @@ function check(
     });
   }
   let matches: boolean;
+  let key: KeyObject;
   try {
-    matches = chain[0]!.checkPrivateKey(createPrivateKey(Buffer.from(privateKey)));
+    key = createPrivateKey(Buffer.from(privateKey));
+    matches = chain[0]!.checkPrivateKey(key);
   } catch (error) {
     throw new StartupError('config', `${keyPath} is not a private key`, 'Give one in PEM form, without a password.', {
       cause: error,
@@ -109,6 +112,13 @@ function check(
       'config',
       `${keyPath} is not the key of ${certificatePath}`,
       'Give a pair that belongs together.',
+    );
+  }
+  if (!isKindForClients(key)) {
+    throw new StartupError(
+      'config',
+      `${keyPath} is a key of a kind that clients do not take`,
+      'Give one for ECDSA on P-256 or P-384, or for RSA with 2048 bits or more, and a certificate for it.',
     );
   }
   const expiresAtMs = Math.min(...chain.map((each) => each.validToDate.getTime()));
@@ -127,6 +137,12 @@ function check(
     );
   }
   return expiresAtMs;
+}
+
+/** What the TLS of the QUIC engine offers. The server would listen with Ed25519 or P-521, and every handshake fail. */
+function isKindForClients({ asymmetricKeyType, asymmetricKeyDetails }: KeyObject): boolean {
+  if (asymmetricKeyType === 'rsa') return (asymmetricKeyDetails?.modulusLength ?? 0) >= 2048;
+  return asymmetricKeyType === 'ec' && /^(?:prime256v1|secp384r1)$/.test(asymmetricKeyDetails?.namedCurve ?? '');
 }
 
 async function makeCertificate(

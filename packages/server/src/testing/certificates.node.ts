@@ -2,7 +2,7 @@
 import 'reflect-metadata';
 import * as x509 from '@peculiar/x509';
 
-const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' };
+const HASHES = { 'P-256': 'SHA-256', 'P-384': 'SHA-384', 'P-521': 'SHA-512' } as const;
 const DAY_MS = 86_400_000;
 
 export interface TestCertificate {
@@ -13,16 +13,21 @@ export interface TestCertificate {
 /** PEM; an anchor of its own. */
 export async function makeTestCertificate(
   names: readonly string[],
-  { fromDays = -1, days = 90 }: { readonly fromDays?: number; readonly days?: number } = {},
+  {
+    fromDays = -1,
+    days = 90,
+    namedCurve = 'P-256',
+  }: { readonly fromDays?: number; readonly days?: number; readonly namedCurve?: keyof typeof HASHES } = {},
 ): Promise<TestCertificate> {
+  const algorithm = { name: 'ECDSA', namedCurve, hash: HASHES[namedCurve] };
   const { subtle } = globalThis.crypto;
-  const keys = await subtle.generateKey(ALGORITHM, true, ['sign', 'verify']);
+  const keys = await subtle.generateKey(algorithm, true, ['sign', 'verify']);
   const certificate = await x509.X509CertificateGenerator.createSelfSigned({
     serialNumber: Buffer.from(globalThis.crypto.getRandomValues(new Uint8Array(15))).toString('hex'),
     name: `CN=${names[0] ?? 'nobody'}`,
     notBefore: new Date(Date.now() + fromDays * DAY_MS),
     notAfter: new Date(Date.now() + days * DAY_MS),
-    signingAlgorithm: ALGORITHM,
+    signingAlgorithm: algorithm,
     keys,
     extensions: [
       new x509.BasicConstraintsExtension(true, 0, true),
