@@ -148,7 +148,13 @@ test('a report with an absurd date is read like any other, and tells a terminal 
     reportKey: publicKey,
     origin: await originOf('restored'),
     channelId,
-    content: { reporterUsername: 'mallory\u0007', reporter, reason: 'a\rb', messages: [{ ...message, ...times }], ...times },
+    content: {
+      reporterUsername: 'mallory\u0007',
+      reporter,
+      reason: 'a\rb',
+      messages: [{ ...message, ...times }],
+      ...times,
+    },
     devicePrivateKey: nodeCrypto.random(32),
   });
   const store = await openSqliteStore({ path: at('restored', 'qpc.db') });
@@ -159,7 +165,7 @@ test('a report with an absurd date is read like any other, and tells a terminal 
   const json = await run(...words, '--json');
   assert.deepEqual([plain.code, json.code, json.last['unreadable']], [0, 0, 0], plain.err + json.err);
   assert.match(plain.out, /\(no such date\) m: first line {5}2026-01-01T00:00:00\.000Z alice: forged$/m);
-  for (const out of [plain.out, json.out]) assert.doesNotMatch(out, /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u202e]/);
+  for (const out of [plain.out, json.out]) assert.doesNotMatch(out.replaceAll('\n', ''), /\p{Cc}|\p{Bidi_Control}/u);
 });
 
 test('a server that hangs keeps nobody: an interrupt ends the command', async () => {

@@ -110,12 +110,7 @@ function addressOf(file: string): string | undefined {
   return Buffer.byteLength(shorter) <= PATH_BYTES_MAX ? shorter : undefined;
 }
 
-function serve(
-  socket: net.Socket,
-  handlers: ControlHandlers,
-  log: Log,
-  begun: (work: Promise<void>) => void,
-): void {
+function serve(socket: net.Socket, handlers: ControlHandlers, log: Log, begun: (work: Promise<void>) => void): void {
   const gone = new AbortController();
   const write = (line: object): void => {
     if (!socket.destroyed) socket.write(`${JSON.stringify({ v: 1, ...line })}\n`);

@@ -77,7 +77,9 @@ export async function restoreServer(
   if (present !== undefined) {
     throw new RestoreError(
       'place',
-      present === DATABASE ? `${dataDir} has a database already` : `${dataDir} has ${present}, a part of another database`,
+      present === DATABASE
+        ? `${dataDir} has a database already`
+        : `${dataDir} has ${present}, a part of another database`,
       'Restoring overwrites nothing: give a new --data-dir.',
     );
   }
