@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { ClientEvent, Conversation, Message } from '@quicprochat/client';
 import { Output } from './output.ts';
-import { clock, conversationLine, messageFields, printEvent, printMessage, time } from './show.ts';
+import { clock, conversationLine, messageFields, printEvent, printMessage, time, typedName } from './show.ts';
 
 const conversation: Conversation = {
   id: '00112233445566778899aabbccddeeff',
@@ -114,6 +114,25 @@ test('a conversation shows what is new about it', () => {
   );
   assert.match(lines[0] ?? '', /^#00112233 +team +3 people +2 unread invited by alice\n$/u);
   assert.match(lines[1] ?? '', /removed sending paused: check keys\n$/u);
+});
+
+test('a command to copy never holds words of others that a shell would run', () => {
+  const typed = (name: string): string => typedName({ ...conversation, name });
+  assert.equal(typed('team'), 'team');
+  assert.equal(typed('équipe-2.b'), 'équipe-2.b');
+  assert.equal(typedName({ ...conversation, kind: 'direct', name: 'bob' }), '@bob');
+  for (const name of ['Book club', 'x;reboot', '$(reboot)', '-rf', "it's", '`id`', '~', '']) {
+    assert.equal(typed(name), '"#00112233"', name);
+  }
+});
+
+test('a conversation of two that moved is told apart from a group', () => {
+  const { out, lines } = recorder(false);
+  const moved = { type: 'suite-changed', conversationId: id, suiteName: 'post-quantum', by: 'alice' } as const;
+  printEvent(out, moved, () => 'team');
+  printEvent(out, moved, () => 'alice');
+  assert.match(lines[0] ?? '', /alice moved "team" to post-quantum/u);
+  assert.match(lines[1] ?? '', /alice moved the conversation with you to post-quantum/u);
 });
 
 test('a time that no calendar has is shown as none', () => {

@@ -74,7 +74,7 @@ export function clock(ms: number, nowMs: number): string {
 }
 
 /** `14:05 alice: text`; with a label when lines of several conversations mix. */
-function messageLine(message: Message, label: string | undefined): Segment[] {
+export function messageLine(message: Message, label: string | undefined): Segment[] {
   const at = clock(message.acceptedAtMs ?? message.sentAtMs, Date.now());
   const text =
     message.kind === 'text' ? message.text : '(sent with a newer version of qpc, which this one cannot show)';
@@ -107,6 +107,15 @@ export function conversationLine(conversation: Conversation): Segment[] {
     conversation.isNew && conversation.invitedBy !== undefined ? ` invited by ${conversation.invitedBy}` : '',
     conversation.paused === undefined ? '' : ` sending paused: ${conversation.paused}`,
   ];
+}
+
+/**
+ * What to type for it in a shell. The names of groups are others' words: one that a shell would take for more than a word
+ * is not put into a command that somebody may copy.
+ */
+export function typedName({ id, kind, name }: Pick<Conversation, 'id' | 'kind' | 'name'>): string {
+  if (kind !== 'group') return `@${name}`;
+  return /^[\p{L}\p{N}][\p{L}\p{N}_.-]*$/u.test(name) ? name : `"#${id.slice(0, 8)}"`;
 }
 
 function headCount({ memberCount }: Conversation): string {
@@ -192,9 +201,11 @@ export function printEvent(out: Output, event: ClientEvent, nameOf: (conversatio
 }
 
 function suiteChangedText(by: string, name: string, suiteName: NonNullable<Conversation['suiteName']>): string {
+  // A conversation of two goes by the name of the other.
+  const what = name === by ? 'the conversation with you' : `"${name}"`;
   return suiteName === 'post-quantum'
-    ? `${by} moved "${name}" to post-quantum keys: from now on it is protected against quantum computers too`
-    : `${by} moved "${name}" to ${suiteName} keys`;
+    ? `${by} moved ${what} to post-quantum keys: from now on it is protected against quantum computers too`
+    : `${by} moved ${what} to ${suiteName} keys`;
 }
 
 function notice(out: Output, event: ClientEvent, text: string): void {

@@ -66,7 +66,7 @@ function messagesOf(engine: Engine, localIds: readonly number[]): readonly Store
   }
   const ids = [...new Set(localIds)].toSorted((a, b) => a - b);
   const messages = ids.map(
-    (id) => engine.store.messages.get(id) ?? refuse(`there is no message ${id}`, 'See history.'),
+    (id) => engine.store.messages.get(id) ?? refuse(`there is no message ${id}`, 'See localId in qpc history --json.'),
   );
   for (const message of messages) {
     if (message.own) refuse('one’s own messages are nothing to report', 'Name messages of others.');

@@ -1,10 +1,10 @@
 /** Groups: make, list, see who is in, invite, remove, leave, and say who may. */
-import type { Client, Conversation } from '@quicprochat/client/node';
+import type { Client, Conversation, ConversationMember } from '@quicprochat/client/node';
 import type { Command } from '../command.ts';
 import { usageError } from '../errors.ts';
 import { checkGroupName, findConversation, findOrFetchConversation } from '../find-conversation.ts';
 import type { Session } from '../session.ts';
-import { conversationFields, conversationLine, memberLine, printEvent } from '../show.ts';
+import { conversationFields, conversationLine, memberLine, printEvent, typedName } from '../show.ts';
 import { SUITE_OPTION, suiteOptions } from '../suite.ts';
 import { checkUsername } from './account.ts';
 
@@ -31,7 +31,7 @@ export const groupCreate: Command = {
     const group = await client.createGroup(input.word('NAME'), options);
     out.say('Made ', { text: group.name, style: 'bold' }, ` (${group.id.slice(0, 8)}).`);
     if (users.length === 0) {
-      out.say(`Next: qpc group invite ${group.name} USER...`);
+      out.say(`Next: qpc group invite ${typedName(group)} USER...`);
       return { conversation: conversationFields(group) };
     }
     const invited = await inviteAll(client, group, users);
@@ -90,7 +90,7 @@ export const groupInfo: Command = {
       out.say(
         conversation.suiteName === 'post-quantum'
           ? 'Post-quantum keys: protected against quantum computers too.'
-          : `Classical keys. To protect it against quantum computers too: qpc group upgrade ${conversation.name}`,
+          : `Classical keys.${howToUpgrade(conversation, members)}`,
       );
     }
     const admins = members.filter(({ admin }) => admin).map(({ username }) => username);
@@ -98,6 +98,15 @@ export const groupInfo: Command = {
     return { conversation: conversationFields(conversation), admins };
   },
 };
+
+function howToUpgrade(conversation: Conversation, members: readonly ConversationMember[]): string {
+  if (conversation.state !== 'active') return '';
+  const command = `qpc group upgrade ${typedName(conversation)}`;
+  const mayUpgrade = conversation.kind !== 'group' || members.some(({ self, admin }) => self && admin);
+  return mayUpgrade
+    ? ` To protect it against quantum computers too: ${command}`
+    : ` An administrator can protect it against quantum computers too: ${command}`;
+}
 
 export const groupUpgrade: Command = {
   name: 'group upgrade',
@@ -111,7 +120,8 @@ export const groupUpgrade: Command = {
   inChat: true,
   run: async ({ out, session }, input) => {
     const client = await session.online();
-    const { id, name } = await findOrFetchConversation(session, client, input.word('CONVERSATION'));
+    const { id, kind, name } = await findOrFetchConversation(session, client, input.word('CONVERSATION'));
+    const what = kind === 'direct' ? `The conversation with ${name}` : name;
     const stop = client.on((event) => {
       if (event.type === 'upgrade-progress' && event.conversationId === id) printEvent(out, event, () => name);
     });
@@ -119,8 +129,8 @@ export const groupUpgrade: Command = {
       const outcome = await client.upgrade(id);
       out.say(
         outcome === 'already'
-          ? `${name} has post-quantum keys already.`
-          : `${name} has moved to post-quantum keys: it is protected against quantum computers too.`,
+          ? `${what} has post-quantum keys already.`
+          : `${what} has moved to post-quantum keys: it is protected against quantum computers too.`,
       );
       return { conversation: conversationFields(await client.findConversation(id)), outcome };
     } finally {

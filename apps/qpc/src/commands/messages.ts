@@ -7,7 +7,7 @@ import { findConversation, findOrFetchConversation } from '../find-conversation.
 import type { JsonFields } from '../output.ts';
 import { toCliError } from '../sdk-errors.ts';
 import type { Session } from '../session.ts';
-import { conversationFields, conversationLine, messageFields, printEvent, printMessage } from '../show.ts';
+import { conversationFields, conversationLine, messageFields, messageLine, printEvent, printMessage } from '../show.ts';
 import { SUITE_OPTION, suiteOptions, warnOfOtherSuite } from '../suite.ts';
 import { checkUsername } from './account.ts';
 
@@ -145,11 +145,17 @@ export const report: Command = {
     if (last !== undefined && named !== undefined) {
       throw usageError('--last and --messages are two ways to choose', 'give one of them');
     }
-    const client = await session.online();
-    const conversation = await findOrFetchConversation(session, client, input.word('CONVERSATION'));
-    const ids = named === undefined ? await newestOfOthers(client, conversation, last ?? 1) : messageIds(named);
+    // Chosen before anything new arrives: nobody reports what they have not been able to read yet.
+    const profile = await session.account();
+    const conversation = await findConversation(profile, input.word('CONVERSATION'));
+    const ids = named === undefined ? await newestOfOthers(profile, conversation, last ?? 1) : messageIds(named);
     if (ids.length === 0) throw usageError('nobody else has written anything here', 'choose another conversation');
+    const client = await session.online();
     await client.report(ids, input.words('REASON').join(' '));
+    for (const id of ids) {
+      const message = await client.message(id);
+      if (message !== undefined) out.say(...messageLine(message, undefined));
+    }
     out.say(
       `The operator of ${await session.serverLabel()} can read ${ids.length === 1 ? 'it' : `these ${ids.length}`} now.`,
     );
@@ -270,10 +276,14 @@ async function receive({ out, session, signal }: CommandContext, input: CommandI
     for (const { id, name } of await client.conversations({ includeGone: true })) names.set(id, name);
   };
   await learnNames();
+  let told = 0;
   const stop = client.on((event) => {
     if (event.type === 'joined') names.set(event.conversation.id, event.conversation.name);
     if (event.type === 'message') arrived.resolve();
-    else if (event.type !== 'connection') printEvent(out, event, (id) => names.get(id) ?? id.slice(0, 8));
+    else if (event.type !== 'connection') {
+      if (event.type !== 'message-state' && event.type !== 'caught-up') told += 1;
+      printEvent(out, event, (id) => names.get(id) ?? id.slice(0, 8));
+    }
   });
   let shown = 0;
   try {
@@ -289,7 +299,7 @@ async function receive({ out, session, signal }: CommandContext, input: CommandI
   } finally {
     stop();
   }
-  if (shown === 0) out.say('Nothing new.');
+  if (shown === 0) out.say(told === 0 ? 'Nothing new.' : 'No new messages.');
   return { count: shown };
 }
 
