@@ -3,13 +3,19 @@
 // server must not be accused for any of it, and the copy on disk stays whole.
 import { create, toBinary } from '@bufbuild/protobuf';
 import assert from 'node:assert/strict';
+import type BetterSqlite3 from 'better-sqlite3';
+import { createRequire } from 'node:module';
+import path from 'node:path';
 import { after, afterEach, before, test } from 'node:test';
-import { HISTORY_START, nextHistory, signAccountStatement, signRequest } from '@quicprochat/core';
+import { encodeLogEntry, HISTORY_START, nextHistory, signAccountStatement, signRequest } from '@quicprochat/core';
 import { nodeCrypto } from '@quicprochat/crypto/node';
 import { RegisterDeviceBodySchema } from '@quicprochat/proto';
 import { methods } from '@quicprochat/transport';
 import { Meddler } from './meddler.ts';
 import { type Person, World } from './world.ts';
+
+// As in the store: the package's own types are out of reach of its exports.
+const SQLite = createRequire(import.meta.url)('better-sqlite3-multiple-ciphers') as typeof BetterSqlite3;
 
 let world: World;
 let alice: Person;
@@ -128,4 +134,21 @@ test('another device of one’s own changes the account while the log is doubted
     version: 1,
     reason: undefined,
   });
+});
+
+test('a log with hundreds of faulty entries: told a few times, and kept with bounds', async () => {
+  const db = new SQLite(path.join(world.dataDir, 'qpc.db'));
+  const insert = db.prepare('INSERT INTO kt_queue (account, version, entry) VALUES (0, 7, ?)');
+  for (let i = 0; i < 300; i++) {
+    const [index, commitment] = [nodeCrypto.random(32), nodeCrypto.random(32)];
+    insert.run(encodeLogEntry({ kind: 'keys', index, version: 7, commitment, day: 20_000 }));
+  }
+  db.close();
+  // They are appended with whatever comes next.
+  await world.person('gina');
+  alice.events.length = 0;
+  await alice.client.resolve('gina');
+  const skipped = alice.store.log.findings().filter(({ kind }) => kind === 'version-skipped');
+  assert.equal(skipped.length, 32);
+  assert.equal(alice.events.filter(({ type }) => type === 'warning').length, 32);
 });

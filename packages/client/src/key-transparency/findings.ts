@@ -3,7 +3,7 @@
  * commit: it is stored once with its evidence, told as a warning, and sending to those concerned pauses until the user
  * has decided. One about the log as a whole also stops first contacts: no key that such a log vouches for is believed.
  */
-import { decodeUtf8, encodeHex, encodeUtf8, equal } from '@quicprochat/crypto';
+import { decodeUtf8, EMPTY, encodeHex, encodeUtf8, equal } from '@quicprochat/crypto';
 import { describeFinding, type Finding, parseCheckpoint } from '@quicprochat/core';
 import { roster } from '@quicprochat/mls';
 import type { Change, Engine } from '../engine.ts';
@@ -20,12 +20,16 @@ export interface FindingContext {
   readonly channelId?: Uint8Array | undefined;
 }
 
+/** Open findings of one kind about one account, or about none we know. A log that lies more often has been told of enough. */
+const ALIKE_MAX = 32;
+
 /** Stores a finding and what follows from it, unless it is known. */
 export function recordFinding(change: Change, finding: Finding, context: FindingContext): void {
   const { store, engine } = change;
   const summary = describeFinding(finding);
   const evidence = encodeEvidence(finding);
   const identityKey = context.identityKey ?? accountOf(engine, finding);
+  if (hasEnough(engine, finding.kind, identityKey)) return;
   const isNew = store.log.addFinding({
     key: findingKey(engine, finding),
     kind: finding.kind,
@@ -44,6 +48,16 @@ export function recordFinding(change: Change, finding: Finding, context: Finding
   }
   if (concerned.length > 0) return;
   change.emit({ type: 'warning', code: 'key-transparency', conversationId: undefined, text });
+}
+
+function hasEnough({ store }: Engine, kind: string, identityKey: Uint8Array | undefined): boolean {
+  const alike = store.log
+    .findings()
+    .filter(
+      (one) =>
+        one.kind === kind && one.settledAtMs === undefined && equal(one.identityKey ?? EMPTY, identityKey ?? EMPTY),
+    );
+  return alike.length >= ALIKE_MAX;
 }
 
 /** While the log is known to have lied as a whole, nothing it vouches for is believed. @throws ClientError `log-finding` */
