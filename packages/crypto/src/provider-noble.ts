@@ -159,6 +159,7 @@ export const noblePrimitives: XWingPrimitives<MlKemKeyPair> = {
     },
     decapsulate: ({ secretKey }, ciphertext) =>
       ciphertext.length === ML_KEM_CIPHERTEXT_LENGTH ? ml_kem768.decapsulate(ciphertext, secretKey) : undefined,
+    wipe: ({ secretKey }) => secretKey.fill(0),
   },
 };
 

@@ -306,9 +306,9 @@ function x25519(keys: KeyImport): NodeDhGroup {
     privateKeyLength: 32,
     generateKeyPair() {
       const privateKey = plain(randomBytes(32));
-      return { privateKey, publicKey: imported(privateKey).publicKey };
+      return { privateKey, publicKey: imported(privateKey).publicKey.slice() };
     },
-    publicKey: (privateKey) => imported(privateKey).publicKey,
+    publicKey: (privateKey) => imported(privateKey).publicKey.slice(),
     isPublicKey: isX25519PublicKey,
     dh(privateKey, publicKey) {
       const { key } = imported(privateKey);
@@ -333,6 +333,7 @@ function mlKem768(keys: KeyImport): MlKem768<KeyObject> {
     },
     decapsulate: (privateKey, ciphertext) =>
       ciphertext.length === ML_KEM_CIPHERTEXT_LENGTH ? plain(decapsulate(privateKey, ciphertext)) : undefined,
+    wipe() {},
   };
 }
 

@@ -4,10 +4,11 @@ import { suite, test } from 'node:test';
 import { p256, p384, p521 } from '@noble/curves/nist.js';
 import { concat, encodeHex, encodeUtf8 } from './bytes.ts';
 import { NIST_CURVES, scalarFromSeed } from './nist.ts';
-import { nobleCrypto } from './provider-noble.ts';
+import { nobleCrypto, noblePrimitives } from './provider-noble.ts';
 import { nodeCrypto } from './provider.node.ts';
 import { AeadId, CryptoError, type HashName, hashOfKdf, KdfId, KemId, SignatureSchemeId } from './provider.ts';
 import { hex, ikm, implementations } from './testing/vectors.node.ts';
+import { xWing } from './x-wing.ts';
 
 const HASHES: readonly HashName[] = ['sha256', 'sha384', 'sha512'];
 
@@ -137,6 +138,29 @@ for (const { provider } of implementations) {
       }
     });
 
+    test('results are the caller’s: what it does with a public key changes no later call', () => {
+      for (const id of Object.values(KemId)) {
+        const kem = provider.kem(id);
+        const { privateKey, publicKey } = kem.deriveKeyPair(ikm(3));
+        const [original, again] = [publicKey.slice(), kem.publicKey(privateKey)];
+        const { enc, sharedSecret } = kem.encapsulate(publicKey);
+        publicKey.fill(0);
+        again.fill(0);
+        assert.deepEqual(kem.publicKey(privateKey), original);
+        assert.deepEqual(kem.decapsulate(privateKey, enc), sharedSecret);
+      }
+      for (const id of Object.values(SignatureSchemeId)) {
+        const scheme = provider.signature(id);
+        const seed = ikm(3).slice(0, id === SignatureSchemeId.Ed25519 ? 32 : 80);
+        const { privateKey, publicKey } = scheme.deriveKeyPair(seed);
+        const [original, again] = [publicKey.slice(), scheme.publicKey(privateKey)];
+        publicKey.fill(0);
+        again.fill(0);
+        assert.deepEqual(scheme.publicKey(privateKey), original);
+        assert.ok(scheme.verify(original, hex('00'), scheme.sign(privateKey, hex('00'))));
+      }
+    });
+
     test('AEADs refuse what is too short', () => {
       for (const id of Object.values(AeadId)) {
         const aead = provider.aead(id);
@@ -181,6 +205,26 @@ suite('both providers', () => {
       for (let length = 0; length < 20; length++) assert.equal(random(length).length, length);
     }
   });
+});
+
+test('wiping an X-Wing key overwrites the ML-KEM key expanded from it', () => {
+  const expanded: Uint8Array[] = [];
+  const { mlKem768 } = noblePrimitives;
+  const kem = xWing({
+    ...noblePrimitives,
+    mlKem768: {
+      ...mlKem768,
+      privateKey(seed) {
+        const pair = mlKem768.privateKey(seed);
+        expanded.push(pair.secretKey);
+        return pair;
+      },
+    },
+  });
+  const { privateKey } = kem.deriveKeyPair(ikm(1));
+  assert.ok(expanded[0]?.some((byte) => byte !== 0));
+  kem.forget(privateKey);
+  assert.ok(expanded.length === 1 && expanded.flatMap((each) => [...each]).every((byte) => byte === 0));
 });
 
 suite('ECDSA on both providers', () => {

@@ -111,6 +111,7 @@ export interface SignatureScheme {
   isPublicKey(publicKey: Uint8Array): boolean;
 }
 
+/** Synchronous. Arguments are good only during a call, since callers use their buffers again; results are the caller's. */
 export interface CryptoProvider {
   readonly name: string;
   /** Bytes from the system's cryptographic random generator. @throws CryptoError for a length that is none. */

@@ -26,6 +26,8 @@ export interface MlKem768<PrivateKey> {
   ): { readonly sharedSecret: Uint8Array; readonly ciphertext: Uint8Array };
   /** Undefined when the length is wrong; a ciphertext not made for this key gives a secret nobody else has. */
   decapsulate(privateKey: PrivateKey, ciphertext: Uint8Array): Uint8Array | undefined;
+  /** Overwrites what can be; a key that lives outside JavaScript goes when it is collected. */
+  wipe(privateKey: PrivateKey): void;
 }
 
 export interface XWingPrimitives<MlKemPrivateKey> {
@@ -91,10 +93,10 @@ export function xWing<MlKemPrivateKey>(primitives: XWingPrimitives<MlKemPrivateK
     deriveKeyPair(ikm): KeyPair {
       if (ikm.length < SEED_LENGTH) throw new CryptoError('too little keying material');
       const privateKey = labeledDerive(primitives, ikm, 'DeriveKeyPair', SEED_LENGTH);
-      return { privateKey, publicKey: expand(privateKey).publicKey };
+      return { privateKey, publicKey: expand(privateKey).publicKey.slice() };
     },
 
-    publicKey: (privateKey) => expand(privateKey).publicKey,
+    publicKey: (privateKey) => expand(privateKey).publicKey.slice(),
 
     isPublicKey: (publicKey) =>
       publicKey.length === ML_KEM_PUBLIC_KEY_LENGTH + X25519_LENGTH &&
@@ -130,7 +132,10 @@ export function xWing<MlKemPrivateKey>(primitives: XWingPrimitives<MlKemPrivateK
     },
 
     forget(privateKey) {
-      expandedKeys.get(privateKey)?.privateKeyX.fill(0);
+      const expanded = expandedKeys.get(privateKey);
+      if (expanded === undefined) return;
+      expanded.privateKeyX.fill(0);
+      mlKem768.wipe(expanded.privateKeyM);
       expandedKeys.delete(privateKey);
     },
   };
