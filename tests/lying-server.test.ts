@@ -83,6 +83,24 @@ test('THREATS 12: everything twice, and again under new numbers: shown once', as
   await bob.sees('twice', ['one', 'two', 'three', 'four', 'five']);
 });
 
+test('what arrives before the answer to the subscription is no sign that the server has gone back', async () => {
+  const { id } = await groupOfThree('overtaken');
+  await carol.client.send(id, 'before');
+  await bob.sees('overtaken', ['before']);
+  await bob.close();
+  await bob.open();
+  forBob.answer(methods.delivery.subscribe, async (real) => {
+    forBob.answer(methods.delivery.subscribe, (again) => again);
+    await carol.client.send(id, 'meanwhile');
+    await bob.sees('overtaken', ['before', 'meanwhile']);
+    return real;
+  });
+  await bob.client.connect();
+  await carol.client.send(id, 'after');
+  await bob.sees('overtaken', ['before', 'meanwhile', 'after']);
+  assert.ok(!warned(bob, 'inbox-restarted', /./));
+});
+
 test('THREATS 12: a dropped message shows as a gap, a reflected one as nothing', async () => {
   const { id } = await groupOfThree('gaps');
   await alice.client.send(id, 'one');

@@ -97,8 +97,10 @@ export async function resumeSession(engine: Engine): Promise<void> {
 
 /** Starts the push of our inbox from where it was left. */
 export async function subscribe(engine: Engine): Promise<void> {
-  let { headSeq } = await engine.server.call(methods.delivery.subscribe, { afterSeq: engine.inboxCursor });
-  if (headSeq < engine.inboxCursor) {
+  // What the server pushes may overtake its answer, and moves the cursor on.
+  const afterSeq = engine.inboxCursor;
+  let { headSeq } = await engine.server.call(methods.delivery.subscribe, { afterSeq });
+  if (headSeq < afterSeq) {
     // The server counts anew, as after a restored backup. What it still has is read from the beginning: what we have
     // already is recognised by what it contains.
     engine.change((change) => {
