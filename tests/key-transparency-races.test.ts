@@ -136,6 +136,43 @@ test('another device of one’s own changes the account while the log is doubted
   });
 });
 
+test('a copy damaged on disk is fetched anew, and the log has to continue it all the same', async () => {
+  const damage = (): void => {
+    const { log } = alice.store;
+    const head = log.head()!;
+    log.forgetCopy();
+    log.advance(0, nodeCrypto.random(73 * head.size), head);
+  };
+  const { checkpoint: earlier } = await forAlice.call(methods.keys.getTreeHead, {});
+  await world.person('hugo');
+  await alice.client.resolve('hugo');
+  const before = alice.store.log.head()!;
+  await alice.close();
+  await alice.open();
+  damage();
+  forAlice.answer(methods.keys.getTreeHead, () => ({ checkpoint: earlier }));
+  world.clockOffsetMs = 11 * 60_000;
+  await alice.client.connect();
+  const isFound = (): boolean => alice.store.log.findings().some(({ settledAtMs }) => settledAtMs === undefined);
+  await alice.until('found', isFound);
+  await assert.rejects(alice.client.resolve('hugo'), { code: 'log-finding', message: /withholds entries/ });
+  forAlice.honest();
+  const { root } = await alice.client.audit({ accept: true });
+  assert.notEqual(root, undefined);
+
+  await alice.close();
+  await alice.open();
+  damage();
+  await alice.client.connect();
+  await alice.client.resolve('hugo');
+  assert.deepEqual(alice.store.log.head()!.checkpoint, before.checkpoint);
+  assert.deepEqual(alice.store.log.witnessed(), []);
+  assert.deepEqual(
+    (await alice.client.audit()).findings.filter(({ accepted }) => !accepted),
+    [],
+  );
+});
+
 test('a log with hundreds of faulty entries: told a few times, and kept with bounds', async () => {
   const db = new SQLite(path.join(world.dataDir, 'qpc.db'));
   const insert = db.prepare('INSERT INTO kt_queue (account, version, entry) VALUES (0, 7, ?)');

@@ -26,10 +26,17 @@ import { methods } from '@quicprochat/transport';
 import { resolveIdentity, resolveSelf } from '../contacts.ts';
 import type { Change, Engine } from '../engine.ts';
 import { ClientError, toClientError } from '../errors.ts';
-import type { StoredConversation } from '../store/index.ts';
+import { LocalStateError, type StoredConversation } from '../store/index.ts';
 import { pauseSending } from '../watch-server.ts';
 import { enterLog } from './enter-log.ts';
-import { badProof, findingError, openLogFinding, recordFinding, refuseWhileDoubted } from './findings.ts';
+import {
+  badProof,
+  type FindingContext,
+  findingError,
+  openLogFinding,
+  recordFinding,
+  refuseWhileDoubted,
+} from './findings.ts';
 import { type Followed, followLog, type FollowOptions, type LogSource, restoreMirror } from './follow-log.ts';
 
 /** How often the server is asked for a newer head while nothing else asks for one. */
@@ -407,29 +414,38 @@ export class Transparency {
 
   async #load(): Promise<LogMirror> {
     if (this.#mirror !== undefined) return this.#mirror;
-    const { crypto, store } = this.#engine;
-    const head = store.log.head();
-    const mirror =
-      head === undefined
-        ? new LogMirror(crypto, this.#pinned())
-        : await restoreMirror(
-            crypto,
-            this.#pinned(),
-            { checkpoint: head.checkpoint, entries: (position) => store.log.entries(position, RESTORE_PAGE) },
-            this.pauses(),
-          );
-    if (mirror === undefined) {
-      throw new ClientError(
-        'local-state',
-        'profile-damaged',
-        'the copy of the server’s log in this profile is damaged',
-        {
-          hint: 'Keep a copy of the profile; its conversations and all history stay readable.',
-        },
-      );
-    }
+    const mirror = (await this.#restore()) ?? new LogMirror(this.#engine.crypto, this.#pinned());
     this.#mirror = mirror;
     return mirror;
+  }
+
+  /**
+   * The copy as stored, if there is one. A damaged one is fetched anew, as nothing in it is secret or only here; its head
+   * stays what the log has to continue, like those that others were shown.
+   */
+  async #restore(): Promise<LogMirror | undefined> {
+    const engine = this.#engine;
+    const { crypto, store, ports } = engine;
+    const head = store.log.head();
+    if (head === undefined) return undefined;
+    const stored = {
+      checkpoint: head.checkpoint,
+      entries: (position: number) => store.log.entries(position, RESTORE_PAGE),
+    };
+    try {
+      const mirror = await restoreMirror(crypto, this.#pinned(), stored, this.pauses());
+      if (mirror !== undefined) return mirror;
+    } catch (error) {
+      if (!(error instanceof LocalStateError) || error.code !== 'profile-damaged') throw error;
+    }
+    ports.log.warn('the copy of the log in this profile is damaged, and is fetched anew', { entries: head.size });
+    engine.change(({ store: { log } }) => {
+      const witnessed = log.witnessed();
+      log.forgetCopy();
+      const own = { checkpoint: head.checkpoint, channelId: EMPTY, seenAtMs: head.followedAtMs };
+      for (const one of [...witnessed, own]) log.addWitnessed(one);
+    });
+    return undefined;
   }
 
   #pinned(): PinnedLog {
@@ -457,7 +473,7 @@ export class Transparency {
           finding.kind === 'split-view' ? finding.other : finding.kind === 'stale-head' ? finding.witnessed : undefined;
         const source = engine.store.log.witnessed().find(({ checkpoint }) => other && equal(checkpoint, other));
         engine.change((change) => {
-          recordFinding(change, finding, { channelId: source?.channelId });
+          recordFinding(change, finding, source === undefined ? {} : contextOf(source));
           if (finding.kind === 'split-view' && source !== undefined)
             change.store.log.removeWitnessed(source.checkpoint);
         });
@@ -489,13 +505,14 @@ export class Transparency {
   #compareWitnessed(mirror: LogMirror): void {
     const engine = this.#engine;
     const log = this.#pinned();
-    for (const { checkpoint, channelId } of engine.store.log.witnessed()) {
+    for (const witnessed of engine.store.log.witnessed()) {
+      const { checkpoint } = witnessed;
       const opened = openCheckpoint(engine.crypto, checkpoint, log);
       const outcome = opened.kind === 'invalid' ? undefined : mirror.witness(opened.checkpoint);
       if (outcome?.kind === 'behind') continue;
       engine.change((change) => {
         change.store.log.removeWitnessed(checkpoint);
-        if (outcome?.kind === 'finding') recordFinding(change, outcome.finding, { channelId });
+        if (outcome?.kind === 'finding') recordFinding(change, outcome.finding, contextOf(witnessed));
       });
     }
   }
@@ -540,6 +557,11 @@ export class Transparency {
     const outcome = compareCheckpoints(engine.crypto, known, checkpoint, proof);
     if (outcome.kind !== 'consistent') throw badLog('the server does not show that its log continues the one known');
   }
+}
+
+/** Where a head came from; the one of a copy that was damaged came in no conversation. */
+function contextOf({ channelId }: { readonly channelId: Uint8Array }): FindingContext {
+  return channelId.length === 0 ? {} : { channelId };
 }
 
 function madeEntries({ store }: Engine): readonly OwnEntry[] {

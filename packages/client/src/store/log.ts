@@ -21,7 +21,7 @@ interface StoredLogHead {
 
 interface WitnessedCheckpoint {
   readonly checkpoint: Uint8Array;
-  /** The conversation whose commit carried it. */
+  /** The conversation whose commit carried it; empty for the head of a copy that was damaged. */
   readonly channelId: Uint8Array;
   readonly seenAtMs: number;
 }
