@@ -2,11 +2,12 @@
 // puts them into the log: everybody skips them alike, and the group goes on as it was.
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { logHashNext } from '@quicprochat/core';
+import { encodeCredentialIdentity, logHashNext } from '@quicprochat/core';
 import { EMPTY } from '@quicprochat/crypto';
 import { nodeCrypto } from '@quicprochat/crypto/node';
 import {
   createCommit,
+  createGroup,
   createReinitializedGroup,
   CredentialType,
   type GroupState,
@@ -104,16 +105,8 @@ async function craft(channelId: Uint8Array, suite: number, strangers: readonly U
   const others = roster(state)
     .map((member) => addressOf(member)!.identityKey)
     .filter((key) => Buffer.compare(key, account.identityKey) !== 0);
-  const own = roster(state).find(
-    (member) => Buffer.compare(addressOf(member)!.identityKey, account.identityKey) === 0,
-  )!;
-  assert.ok(own.credential.credentialType === CredentialType.Basic);
   const created = createReinitializedGroup(lawless(), mergePendingCommit(lawless(), made.state, made.pending), {
-    credential: own.credential,
-    signatureKeyPair: { publicKey: account.deviceKey, privateKey: account.devicePrivateKey },
-    capabilities: CAPABILITIES,
-    lifetime: keyPackageLifetime(nowSecs()),
-    leafNodeExtensions: [{ extensionType: QpcExtensionType.DeviceCertificate, extensionData: account.certificate }],
+    ...mallorysPart(),
     keyPackages: await Promise.all([...others, ...strangers].map((key) => keyPackageOf(key, suite))),
   });
   assert.ok(created.kind === 'created');
@@ -134,6 +127,19 @@ async function submit(channelId: Uint8Array, bundle: HandshakeBundle, epoch?: bi
     payload,
   });
   assert.equal(outcome.case, 'accepted');
+}
+
+/** What Mallory is in a group of her own making. */
+function mallorysPart() {
+  const account = mallory.store.account.get()!;
+  const { identityKey, deviceId } = account;
+  return {
+    credential: { credentialType: CredentialType.Basic, identity: encodeCredentialIdentity({ identityKey, deviceId }) },
+    signatureKeyPair: { publicKey: account.deviceKey, privateKey: account.devicePrivateKey },
+    capabilities: CAPABILITIES,
+    lifetime: keyPackageLifetime(nowSecs()),
+    leafNodeExtensions: [{ extensionType: QpcExtensionType.DeviceCertificate, extensionData: account.certificate }],
+  } as const;
 }
 
 function skipped(person: Person, conversationId: string, words: RegExp): boolean {
@@ -208,6 +214,26 @@ test('nobody, administrator or not, moves a group back into a classical suite', 
   await allSkip(id, name, /P27/, SUITE_POST_QUANTUM);
 });
 
+/** In the inbox of somebody, past the log. */
+async function sendWelcome(to: Person, channelId: Uint8Array, body: Uint8Array): Promise<void> {
+  const { identityKey, deviceId } = to.store.account.get()!;
+  const address = { identityKey, deviceId };
+  const hybridKey = to.store.keys.newestHybridKey()!.publicKey;
+  await forMallory.call(methods.delivery.enqueue, {
+    recipientKey: identityKey,
+    deviceId,
+    channelId,
+    messageId: createMessageId(Date.now(), random),
+    payload: sealDirect(lawless(), { address, hybridKey }, channelId, PayloadKind.Welcome, body),
+  });
+}
+
+function refused(person: Person, words: RegExp): boolean {
+  return person.events.some(
+    (event) => event.type === 'warning' && event.code === 'welcome-refused' && words.test(event.text),
+  );
+}
+
 test('the Welcome of a group that no ReInit announced is refused, whoever gets it and however', async () => {
   const name = 'unannounced';
   const id = await groupWithMallory(name, 'classical', true);
@@ -221,30 +247,14 @@ test('the Welcome of a group that no ReInit announced is refused, whoever gets i
     metadata: EMPTY,
     welcome,
   });
-  const send = async (to: Person): Promise<void> => {
-    const { identityKey, deviceId } = to.store.account.get()!;
-    const address = { identityKey, deviceId };
-    const hybridKey = to.store.keys.newestHybridKey()!.publicKey;
-    await forMallory.call(methods.delivery.enqueue, {
-      recipientKey: identityKey,
-      deviceId,
-      channelId,
-      messageId: createMessageId(Date.now(), random),
-      payload: sealDirect(lawless(), { address, hybridKey }, channelId, PayloadKind.Welcome, body),
-    });
-  };
-  const refused = (person: Person, words: RegExp): boolean =>
-    person.events.some(
-      (event) => event.type === 'warning' && event.code === 'welcome-refused' && words.test(event.text),
-    );
-  await send(bob);
+  await sendWelcome(bob, channelId, body);
   await bob.until('refused', () => refused(bob, /already there/));
   await alice.say(name, 'still here');
   await bob.until('heard', async () => (await bob.texts(name)).at(-1) === 'still here');
   // To somebody who has no group here any more it is no better: it is bound to one.
   await alice.client.removeMember(id, 'bob');
   await bob.until('removed', async () => (await bob.conversation(name)).state === 'removed');
-  await send(bob);
+  await sendWelcome(bob, channelId, body);
   await bob.until('refused', () => refused(bob, /welcomePsks/));
 });
 
@@ -284,4 +294,33 @@ test('who was not let into the new group is not led on in the old one, and gets 
   await bob.until('in', async () => (await bob.conversation(name)).state === 'active');
   await bob.say(name, 'here I am');
   await alice.until('heard', async () => (await alice.texts(name)).at(-1) === 'here I am');
+});
+
+test('who was in a post-quantum group is not let into a classical one on its channel, after a removal neither', async () => {
+  const name = 'weaker';
+  const id = await groupWithMallory(name, 'post-quantum', true);
+  const channelId = hexBytes(id);
+  await mallory.client.removeMember(id, 'bob');
+  await bob.until('removed', async () => (await bob.conversation(name)).state === 'removed');
+  const alone = createGroup(lawless(), {
+    ...mallorysPart(),
+    cipherSuite: SUITE_CLASSICAL,
+    groupId: random(32),
+    extensions: [...groupView(stateOf(channelId)).extensions],
+  });
+  const made = createCommit(lawless(), alone, {
+    proposals: [{ kind: 'add', keyPackage: await keyPackageOf(bob.store.account.get()!.identityKey, SUITE_CLASSICAL) }],
+    byReference: 'none',
+    path: true,
+    authenticatedData: EMPTY,
+  });
+  assert.ok(made.kind === 'committed' && made.welcome !== undefined);
+  const { position, logHash } = mallory.store.conversations.get(channelId)!;
+  const { welcome } = made;
+  const body = encodeWelcomeBody({ position, logHash, pqSalt: random(32), metadata: EMPTY, welcome });
+  await sendWelcome(bob, channelId, body);
+  await bob.until('refused', () => refused(bob, /classical/));
+  assert.equal((await bob.conversation(name)).state, 'removed');
+  await alice.client.invite(id, ['bob']);
+  await bob.until('back', async () => (await bob.conversation(name)).suite === SUITE_POST_QUANTUM);
 });

@@ -2,7 +2,7 @@
  * Where a conversation stands in its channel's log, and what an epoch brings: the key of its type-03 envelopes (PROTOCOL
  * section 4), the roster by which the server is watched (section 5).
  */
-import { EMPTY } from '@quicprochat/crypto';
+import { EMPTY, encodeHex } from '@quicprochat/crypto';
 import { type DeviceAddress, ExporterLabel, logHashGenesis, rosterHash } from '@quicprochat/core';
 import { exportSecret, groupView, type GroupState, roster } from '@quicprochat/mls';
 import type { LogPlace } from './commit/build-commit.ts';
@@ -10,6 +10,7 @@ import type { Change, Engine } from './engine.ts';
 import { ClientError } from './errors.ts';
 import { deriveGroupKey } from './message/index.ts';
 import { addressOf } from './profile/member.ts';
+import { isPostQuantum } from './profile/suites.ts';
 import type { StoredConversation } from './store/index.ts';
 
 /** Past epochs whose messages can still be read, and for how long (PROTOCOL section 9). */
@@ -59,6 +60,9 @@ export function beginEpoch(
     memberCount: identityCount(state),
   };
   store.conversations.save(saved);
+  if (isPostQuantum(view.cipherSuite) && !wasPostQuantum(engine, channelId)) {
+    store.settings.set(postQuantumKey(channelId), '1');
+  }
   if (pqSalt !== undefined) store.conversations.setPqSalt(channelId, position, pqSalt);
   const context = engine.mls();
   const exporterSecret = exportSecret(context, state, ExporterLabel.envelope, channelId, 32);
@@ -72,6 +76,18 @@ export function beginEpoch(
   const oldest = store.conversations.oldestEnvelopeKey(channelId) ?? position;
   if (predecessor !== undefined && oldest >= predecessor.position) change.forgetPredecessor(channelId);
   return saved;
+}
+
+/**
+ * Whether this channel ever had a post-quantum group here, also before this device was removed from it. Such a channel
+ * never goes back to a classical suite: not by a ReInit (P27), and not by somebody's Welcome either.
+ */
+export function wasPostQuantum({ store }: Engine, channelId: Uint8Array): boolean {
+  return store.settings.get(postQuantumKey(channelId)) !== undefined;
+}
+
+function postQuantumKey(channelId: Uint8Array): string {
+  return `post-quantum/${encodeHex(channelId)}`;
 }
 
 /** Groups that a ReInit closed are kept no longer than past epochs, also where no further epoch begins. */

@@ -20,7 +20,7 @@ import {
   wipeGroup,
 } from '@quicprochat/mls';
 import type { Change } from './engine.ts';
-import { beginEpoch, blankConversation } from './epoch.ts';
+import { beginEpoch, blankConversation, wasPostQuantum } from './epoch.ts';
 import {
   decodeGroupInfo,
   decodeWelcomeBody,
@@ -198,7 +198,10 @@ function whyRefused(
   if (channel.hub !== '') return 'its group is kept by another server';
   if (known !== undefined && known.kind !== channel.kind) return 'its group is of another kind than the conversation';
   if (body.position < 1n) return 'it comes before the first entry of the log';
-  const saltLength = isPostQuantum(groupView(state).cipherSuite) ? 0 : PQ_SALT_LENGTH;
+  const isClassical = !isPostQuantum(groupView(state).cipherSuite);
+  if (isClassical && wasPostQuantum(engine, channelId))
+    return 'its group is classical, and the conversation no longer is';
+  const saltLength = isClassical ? PQ_SALT_LENGTH : 0;
   if (body.pqSalt.length !== saltLength) return 'its post-quantum salt has the wrong length';
   const inviterAddress = addressOf(inviter);
   if (inviterAddress === undefined) return 'its inviter is not one of ours';
