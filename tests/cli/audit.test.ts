@@ -95,3 +95,33 @@ test('an account ends when its name is typed, and not otherwise', async () => {
   await bob.refused(6, 'account-deleted', ['login', 'bob', '--password-stdin'], `${bob.password}\n`);
   await alice.refused(4, 'unknown-user', ['resolve', 'bob']);
 });
+
+test('an account whose entries are out of order is one thing, and stays refused after it was accepted', async () => {
+  await world.people('carol');
+  await alice.result(['resolve', 'carol']);
+  const db = new SQLite(path.join(world.serverFolder, 'qpc.db'));
+  const entry = Buffer.from(
+    db
+      .prepare<[], Buffer>(
+        `SELECT k.entry FROM kt_account k JOIN account a ON a.id = k.account WHERE a.username = 'carol'`,
+      )
+      .pluck()
+      .get()!,
+  );
+  entry.writeUInt32BE(5, 33);
+  db.prepare('INSERT INTO kt_queue (account, version, entry) VALUES (0, 5, ?)').run(entry);
+  db.close();
+  // It is appended with whatever comes next.
+  await world.people('dave');
+  for (const [args, hint] of [
+    [['audit'], /qpc audit --accept/u],
+    [['audit', '--accept'], /new keys of the accounts above are refused/u],
+  ] as const) {
+    const program = alice.start([...args]);
+    program.endInput();
+    const failure = await program.failure();
+    assert.deepEqual([failure.exitCode, failure['code']], [5, 'log-inconsistent']);
+    assert.match(String(failure['message']), /^something in the log/u);
+    assert.match(String(failure['hint']), hint);
+  }
+});

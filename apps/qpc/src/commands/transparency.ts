@@ -30,15 +30,20 @@ export const audit: Command = {
     const failed = report.accounts.filter(({ outcome }) => outcome === 'failed');
     const unchecked = report.accounts.filter(({ outcome }) => outcome === 'unchecked');
     if (open.length > 0 || failed.length > 0 || report.root === undefined) {
-      const count = open.length + failed.length;
+      // An account that a finding names is one thing, not two.
+      const named = new Set(open.map(({ username }) => username));
+      const count = open.length + failed.filter(({ username }) => !named.has(username)).length;
       throw new CliError(
         ExitCode.unverified,
         'log-inconsistent',
         count <= 1
           ? 'something in the log is not as it should be'
           : `${count} things in the log are not as they should be`,
-        'keep the evidence (qpc audit --json), ask the people concerned over another channel, and tell the operator; ' +
-          '"qpc audit --accept" goes on in spite of it',
+        open.length > 0
+          ? 'keep the evidence (qpc audit --json), ask the people concerned over another channel, and tell the operator; ' +
+              '"qpc audit --accept" goes on in spite of it'
+          : 'new keys of the accounts above are refused as long as it is so: ask these people over another channel, and ' +
+              'tell the operator',
       );
     }
     if (unchecked.length > 0) {
