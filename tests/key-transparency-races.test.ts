@@ -173,6 +173,31 @@ test('a copy damaged on disk is fetched anew, and the log has to continue it all
   );
 });
 
+test('what was accepted once and is found again is a finding again', async () => {
+  const lie = (): void => {
+    forAlice.answer(methods.keys.auditKeyTransparency, (real) => {
+      const entries = real.entries.map((entry) => entry.slice());
+      entries.at(-1)![40]! ^= 1;
+      return { ...real, entries };
+    });
+  };
+  for (let time = 0; time < 2; time++) {
+    lie();
+    const { findings } = await alice.client.audit();
+    assert.deepEqual(
+      findings.filter(({ accepted }) => !accepted).map(({ kind }) => kind),
+      ['root-mismatch'],
+    );
+    await assert.rejects(alice.client.resolve('bob'), { code: 'log-finding', message: /do not add up/ });
+    // Accepted is what was found before, not what this very audit finds.
+    const again = await alice.client.audit({ accept: true });
+    assert.equal(again.findings.at(-1)!.accepted, false);
+    forAlice.honest();
+    await alice.client.audit({ accept: true });
+    await alice.client.resolve('bob');
+  }
+});
+
 test('a log with hundreds of faulty entries: told a few times, and kept with bounds', async () => {
   const db = new SQLite(path.join(world.dataDir, 'qpc.db'));
   const insert = db.prepare('INSERT INTO kt_queue (account, version, entry) VALUES (0, 7, ?)');

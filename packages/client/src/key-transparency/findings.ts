@@ -30,17 +30,20 @@ export function recordFinding(change: Change, finding: Finding, context: Finding
   const evidence = encodeEvidence(finding);
   const identityKey = context.identityKey ?? accountOf(engine, finding);
   if (hasEnough(engine, finding.kind, identityKey)) return;
+  const key = findingKey(engine, finding);
+  const foundAtMs = engine.nowMs();
   const isNew = store.log.addFinding({
-    key: findingKey(engine, finding),
+    key,
     kind: finding.kind,
     summary,
     identityKey,
     channelId: context.channelId,
     evidence,
-    foundAtMs: engine.nowMs(),
+    foundAtMs,
     settledAtMs: undefined,
   });
-  if (!isNew) return;
+  // An account's entries stay as they are, and were accepted; a log that does the same to everybody again has lied again.
+  if (!isNew && !(isLogWide(finding) && store.log.reopenFinding(key, evidence, foundAtMs))) return;
   const concerned = concernedBy(engine, identityKey, context.channelId);
   const text = asClause(summary);
   for (const conversation of concerned) {

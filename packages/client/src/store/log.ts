@@ -84,6 +84,8 @@ export interface LogStore {
   findings(): readonly StoredFinding[];
   /** @returns false when it is known already */
   addFinding(finding: StoredFinding): boolean;
+  /** What the user had accepted has been found again. @returns false when it is open anyway, or not known */
+  reopenFinding(key: string, evidence: string, foundAtMs: number): boolean;
   settleFindings(atMs: number): void;
 }
 
@@ -139,6 +141,9 @@ export function logStore(driver: Driver): LogStore {
   const saveOwnEntry = driver.prepare(OWN.upsert('log_own_entries', ['version']));
   const findings = driver.prepare('SELECT * FROM log_findings ORDER BY id');
   const addFinding = driver.prepare(`${FINDING.insert('log_findings')} ON CONFLICT DO NOTHING`);
+  const reopen = driver.prepare(
+    'UPDATE log_findings SET settled_at = NULL, evidence = ?, found_at = ? WHERE key = ? AND settled_at IS NOT NULL',
+  );
   const settle = driver.prepare('UPDATE log_findings SET settled_at = ? WHERE settled_at IS NULL');
 
   return {
@@ -210,6 +215,7 @@ export function logStore(driver: Driver): LogStore {
     },
     findings: () => findings.all().map(findingOf),
     addFinding: (finding) => addFinding.run(...FINDING.values(finding)).changes === 1,
+    reopenFinding: (key, evidence, foundAtMs) => reopen.run(evidence, foundAtMs, key).changes === 1,
     settleFindings(atMs) {
       settle.run(atMs);
     },

@@ -517,7 +517,7 @@ export function describeFinding(finding: Finding): string {
     case 'split-view':
       return 'The log shows different entries to different people: two checkpoints that it signed contradict each other.';
     case 'rollback':
-      return 'The log offers fewer entries than it had before.';
+      return 'The log offers fewer entries than it had before, as after an old backup was put back.';
     case 'stale-head':
       return 'The log withholds entries that it has already shown to others.';
     case 'root-mismatch':
