@@ -18,6 +18,7 @@ import { reasonOf } from './data-directory.node.ts';
 import type { Observer } from './observer.ts';
 import { ON_FAILURE } from './plugin.ts';
 import type { HookEvents, HookName } from './plugin.ts';
+import { REASON_CHARACTERS_MAX, RETRY_MS_MAX, WORDS_MAX } from './plugin-messages.ts';
 import type { FailurePolicy, FromPlugin, PluginAnswer, PluginWorkerData, ToPlugin } from './plugin-messages.ts';
 import type { Decision, Plugins } from './plugins.ts';
 import { TokenBucket } from './rate-limits.ts';
@@ -296,7 +297,7 @@ class PluginThread {
       case 'log': {
         const { message: words, fields } = message as FromPlugin & { kind: 'log' };
         if (this.#logLines.take() > 0) return;
-        log.info({ ...fields, plugin: this.name }, displayText(String(words)));
+        log.info({ ...fields, plugin: this.name }, displayText(String(words).slice(0, WORDS_MAX)));
         return;
       }
       case 'ready': {
@@ -379,9 +380,14 @@ class PluginThread {
 
 const THREAD = new URL('./plugin-worker.node.ts', import.meta.url);
 
+// Its thread has checked that before; but a plugin can say things on the port itself.
 function isAnswer(answer: unknown): answer is PluginAnswer {
   const { kind, reason, retryAfterMs } = (answer ?? {}) as { kind?: unknown; reason?: unknown; retryAfterMs?: unknown };
   if (kind === 'allowed') return true;
   if (typeof reason !== 'string') return false;
-  return kind === 'failed' || (kind === 'rejected' && (retryAfterMs === undefined || typeof retryAfterMs === 'number'));
+  if (kind === 'failed') return reason.length <= WORDS_MAX;
+  const isTime =
+    retryAfterMs === undefined ||
+    (typeof retryAfterMs === 'number' && retryAfterMs >= 0 && retryAfterMs <= RETRY_MS_MAX);
+  return kind === 'rejected' && reason.length <= REASON_CHARACTERS_MAX && isTime;
 }

@@ -29,3 +29,6 @@ export type PluginAnswer =
 export type FailurePolicy = Readonly<Record<HookName, OnFailure>>;
 
 export const REASON_CHARACTERS_MAX = 200;
+export const RETRY_MS_MAX = 86_400_000;
+/** Of an error's message, of a log line. */
+export const WORDS_MAX = 500;

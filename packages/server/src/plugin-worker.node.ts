@@ -5,23 +5,31 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { HOOK_NAMES } from './plugin.ts';
 import type { HookName, PluginHost } from './plugin.ts';
-import { REASON_CHARACTERS_MAX } from './plugin-messages.ts';
+import { REASON_CHARACTERS_MAX, RETRY_MS_MAX, WORDS_MAX } from './plugin-messages.ts';
 import type { FromPlugin, PluginAnswer, PluginWorkerData, ToPlugin } from './plugin-messages.ts';
 
 type AnyHook = (event: object) => unknown;
 
 const NAME = /^[a-z0-9-]{1,32}$/;
-const RETRY_MS_MAX = 86_400_000;
-const WORDS_MAX = 500;
+/** The server keeps fewer; this keeps its event loop from reading what it drops. */
+const LOG_LINES_PER_SECOND = 400;
 
 const port = parentPort;
 if (port === null) throw new Error('this is the thread of a plugin');
 const say = (message: FromPlugin): void => port.postMessage(message);
 const { url, ...surroundings } = workerData as PluginWorkerData;
 
+let second = 0;
+let linesOfSecond = 0;
+function sayForLog(message: string, fields: Readonly<Record<string, unknown>>): void {
+  const now = Math.floor(performance.now() / 1000);
+  if (now !== second) [second, linesOfSecond] = [now, 0];
+  if (linesOfSecond++ < LOG_LINES_PER_SECOND) say({ kind: 'log', message: message.slice(0, WORDS_MAX), fields });
+}
+
 // A promise that a plugin forgot ends neither the thread nor anything else.
 process.on('unhandledRejection', (reason) => {
-  say({ kind: 'log', message: `a promise was rejected and nobody looked: ${wordsOf(reason)}`, fields: {} });
+  sayForLog(`a promise was rejected and nobody looked: ${wordsOf(reason)}`, {});
 });
 
 const host: PluginHost = Object.freeze({
@@ -32,7 +40,7 @@ const host: PluginHost = Object.freeze({
       name.slice(0, 64),
       value === null || ['number', 'boolean'].includes(typeof value) ? value : String(value).slice(0, WORDS_MAX),
     ]);
-    say({ kind: 'log', message: String(message).slice(0, WORDS_MAX), fields: Object.fromEntries(printable) });
+    sayForLog(String(message), Object.fromEntries(printable));
   },
 });
 

@@ -395,6 +395,51 @@ describe('THREATS 40: a plugin that fails', { timeout: 60_000 }, () => {
     assert.ok(log.lines.some((line) => line.includes('it says what nobody asked')));
     await plugins.close();
   });
+
+  test('what one says on its port past its own thread’s checks is bounded like what it returns', async (t) => {
+    const answers: Record<string, string> = {
+      'a long reason': `{ kind: 'rejected', reason: 'r'.repeat(1e6) }`,
+      'no time': `{ kind: 'rejected', reason: 'x', retryAfterMs: NaN }`,
+      'a time before now': `{ kind: 'rejected', reason: 'x', retryAfterMs: -1 }`,
+      'a time beyond a day': `{ kind: 'rejected', reason: 'x', retryAfterMs: 1e12 }`,
+      'a long failure': `{ kind: 'failed', reason: 'r'.repeat(1e6) }`,
+    };
+    const text = Object.values(answers)
+      .map(
+        (answer, i) =>
+          `if (event.bytes === ${i}) parentPort.postMessage({ kind: 'answer', id: ${i + 1}, answer: ${answer} });`,
+      )
+      .join(' ');
+    const forging = moduleOf(`
+      import { parentPort } from 'node:worker_threads';
+      const hook = (event) => { ${text} return { reject: 'its own answer' }; };
+      export default () => ({ name: 'forging', hooks: { enqueue: hook } });
+    `);
+    const plugins = await load({ paths: [forging] });
+    t.after(() => plugins.close());
+    for (const [i, what] of Object.keys(answers).entries()) {
+      const decision = await plugins.ask('enqueue', { ...enqueueEvent, bytes: i });
+      assert.deepEqual(decision, { kind: 'rejected', reason: 'its own answer', retryAfterMs: undefined }, what);
+    }
+  });
+
+  test('one that logs without end floods its own thread only', async (t) => {
+    const flooding = moduleOf(`
+      import { parentPort } from 'node:worker_threads';
+      let said = 0;
+      const say = parentPort.postMessage.bind(parentPort);
+      parentPort.postMessage = (message) => { said++; say(message); };
+      const hook = (host) => () => {
+        for (let i = 0; i < 50_000; i++) host.log('again and again');
+        return { reject: String(said) };
+      };
+      export default (host) => ({ name: 'flooding', hooks: { enqueue: hook(host) } });
+    `);
+    const plugins = await load({ paths: [flooding] });
+    t.after(() => plugins.close());
+    const decision = await plugins.ask('enqueue', enqueueEvent);
+    assert.ok(decision.kind === 'rejected' && Number(decision.reason) < 5_000, JSON.stringify(decision));
+  });
 });
 
 test('what a plugin prints is in the log, redacted, and a flood of it is cut off', async () => {
