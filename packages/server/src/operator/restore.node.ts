@@ -106,7 +106,17 @@ export async function restoreServer(
     inside.accounts === 0
       ? []
       : SECRETS_NEEDED.filter((name) => !secrets.has(name) && !existsSync(path.join(dataDir ?? source, name)));
-  if (dataDir !== undefined) await copyInto(source, dataDir, manifest, signal);
+  if (dataDir !== undefined) {
+    await copyInto(source, dataDir, manifest, signal).catch((error: unknown) => {
+      if (!(error instanceof Error && 'code' in error && 'syscall' in error)) throw error;
+      throw new RestoreError(
+        'place',
+        `the backup cannot be copied to ${dataDir}: ${reasonOf(error)}`,
+        'Run it again when that is mended: it goes on where it stopped.',
+        { cause: error },
+      );
+    });
+  }
   return {
     origin: manifest.origin,
     createdAt: manifest.createdAt,

@@ -202,6 +202,15 @@ describe('a restore', () => {
     assert.deepEqual(readdirSync(target), ['qpc.db-wal']);
   });
 
+  test('says why it could not copy, and goes on where it stopped', async () => {
+    const target = at('half');
+    mkdirSync(target, { mode: 0o700 });
+    writeFileSync(path.join(target, 'blobs'), 'in the way');
+    await refused(restore(at('full'), target), 'place', /cannot be copied to .*half: /);
+    rmSync(path.join(target, 'blobs'));
+    assert.equal((await restore(at('full'), target)).restored, true);
+  });
+
   test('checks without touching anything', async () => {
     const names = readdirSync(folder);
     const report = await restore(at('full'));
