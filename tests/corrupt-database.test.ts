@@ -9,11 +9,20 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } fr
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, test } from 'node:test';
-import { encodeHex } from '@quicprochat/crypto';
+import { fromBinary } from '@bufbuild/protobuf';
+import { decodeHex, encodeHex } from '@quicprochat/crypto';
 import { nodeCrypto as crypto } from '@quicprochat/crypto/node';
-import { Status } from '@quicprochat/proto';
+import {
+  EnvelopesEventSchema,
+  type InboxGap,
+  InboxGap_Reason,
+  InboxGapEventSchema,
+  PushEvent,
+  Status,
+} from '@quicprochat/proto';
 import { resolveConfig, type RunningServer, startServer, StartupError } from '@quicprochat/server';
 import { methods, type RpcClient, RpcError } from '@quicprochat/transport';
+import { openDatabase } from '../packages/server/src/store/sqlite-database.node.ts';
 import { Random } from './random.ts';
 import { flagsFor, ServerProcess } from './server-process.ts';
 import { connect, login, newPerson, type Person, register, resume } from './wire.ts';
@@ -224,9 +233,54 @@ for (const [name, isEncrypted] of [
     }
     t.diagnostic(`seed ${SEED}, ${some.length} of ${pages} pages: ${JSON.stringify(tally)}`);
     assert.deepEqual(failures, []);
+    if (isEncrypted) await overDamage(truth);
     if (isEncrypted) await withoutFirstPage(truth);
     if (isEncrypted) assert.equal(tally.altered, 0, 'an altered page was taken for true');
   });
+}
+
+/** A device that is pushed its inbox hears of the damage once, and all that lies behind it. */
+async function overDamage({ folder: whole, settings, alice, token, envelopes }: Truth): Promise<void> {
+  const folder = `${whole}-copy`;
+  rmSync(folder, { recursive: true, force: true });
+  cpSync(whole, folder, { recursive: true });
+  const file = path.join(folder, 'qpc.db');
+  const key = decodeHex(readFileSync(String(settings['storeKeyFile']), 'utf8'));
+  const db = openDatabase({ path: file, key }, { cacheKiB: 1_000 });
+  const page = db
+    .prepare<[], number>("SELECT pageno FROM dbstat WHERE name = 'message' AND pagetype = 'leaf' ORDER BY path")
+    .pluck()
+    .get();
+  db.close();
+  assert.ok(page !== undefined);
+  const bytes = readFileSync(file);
+  bytes.fill(0xff, (page - 1) * PAGE_BYTES, (page - 1) * PAGE_BYTES + 64);
+  writeFileSync(file, bytes);
+  const server = await start(folder, settings, new Lines());
+  const gaps: InboxGap[] = [];
+  const seqs: number[] = [];
+  const last = Promise.withResolvers<void>();
+  const onPush = (event: number, payload: Uint8Array): void => {
+    const { gap } = event === PushEvent.INBOX_GAP ? fromBinary(InboxGapEventSchema, payload) : {};
+    if (gap !== undefined) gaps.push(gap);
+    if (event !== PushEvent.ENVELOPES) return;
+    for (const { seq, messageId, data } of fromBinary(EnvelopesEventSchema, payload).envelopes) {
+      assert.equal(envelopes.get(encodeHex(messageId)), hashOf(data));
+      seqs.push(Number(seq));
+    }
+    if (seqs.at(-1) === envelopes.size) last.resolve();
+  };
+  const rpc = await connect({ port: server.port, trustAnchor: readFileSync(server.certificatePath) }, { onPush });
+  await resume(rpc, ORIGIN, alice, token);
+  await rpc.call(methods.delivery.subscribe, { afterSeq: 0n });
+  await last.promise;
+  assert.ok(seqs.length < envelopes.size);
+  assert.deepEqual(
+    gaps.map(({ reason }) => reason),
+    [InboxGap_Reason.DAMAGED],
+  );
+  rpc.close();
+  await server.close();
 }
 
 /** The program ends with one clear line. */

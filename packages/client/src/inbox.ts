@@ -17,6 +17,12 @@ import { rowOf } from './inbox-row.ts';
 import { isStorable } from './outside-numbers.ts';
 import { receiveMessages } from './receive-message.ts';
 
+const GAP_REASONS: ReadonlyMap<InboxGap_Reason, string> = new Map([
+  [InboxGap_Reason.FULL, 'the inbox of this device was full, and messages were refused'],
+  [InboxGap_Reason.EXPIRED, 'messages waited too long at the server and were deleted'],
+  [InboxGap_Reason.DAMAGED, 'the storage of the server is damaged, and messages in it cannot be read'],
+]);
+
 /** Acknowledging removes rows at the server; several batches share one call. */
 const ACK_DELAY_MS = 20;
 
@@ -64,10 +70,7 @@ export class Inbox {
   /** The server lost something addressed to this device. If that was log entries, their absence shows by itself. */
   gap(gap: InboxGap | undefined): void {
     if (gap === undefined) return;
-    const reason =
-      gap.reason === InboxGap_Reason.FULL
-        ? 'the inbox of this device was full, and messages were refused'
-        : 'messages waited too long at the server and were deleted';
+    const reason = GAP_REASONS.get(gap.reason) ?? 'the server has lost messages to this device';
     this.#engine.events.emit({
       type: 'gap',
       conversationId: undefined,

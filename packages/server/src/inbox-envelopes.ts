@@ -25,9 +25,15 @@ export function toLogEntry(entry: LogEntry): MessageInitShape<typeof LogEntrySch
   return { position: BigInt(entry.position), logHash: entry.logHash, rosterHash: entry.rosterHash };
 }
 
+const GAP_REASONS = {
+  full: InboxGap_Reason.FULL,
+  expired: InboxGap_Reason.EXPIRED,
+  damaged: InboxGap_Reason.DAMAGED,
+} as const;
+
 export function toInboxGap(gap: InboxGap): MessageInitShape<typeof InboxGapSchema> {
   return {
-    reason: gap.reason === 'full' ? InboxGap_Reason.FULL : InboxGap_Reason.EXPIRED,
+    reason: GAP_REASONS[gap.reason],
     sinceSeq: BigInt(gap.sinceSeq),
   };
 }

@@ -1,7 +1,7 @@
 /** The thread that reads: one connection, each read one snapshot. It opens after the writer has migrated. */
 import { parentPort, workerData } from 'node:worker_threads';
 import { pack } from './arena.ts';
-import { openDatabase, translated } from './sqlite-database.node.ts';
+import { damaged, openDatabase, translated } from './sqlite-database.node.ts';
 import {
   type FromThread,
   type ReadRequest,
@@ -9,7 +9,7 @@ import {
   toFailure,
   type WriterData,
 } from './sqlite-messages.node.ts';
-import { createReads } from './sqlite-reads.node.ts';
+import { createReads, type ReadCalls } from './sqlite-reads.node.ts';
 
 const CACHE_KIB = 16 * 1024;
 
@@ -36,11 +36,24 @@ function open(): void {
     const db = openDatabase(file, { cacheKiB: CACHE_KIB });
     file.key?.fill(0);
     db.pragma('query_only = ON');
-    const { calls } = createReads(db);
-    snapshot = db.transaction((request: ReadRequest) => {
-      const call = calls[request.op] as unknown as (...args: readonly unknown[]) => unknown;
-      return call(...request.args);
-    });
+    const { calls, readInboxOverDamage } = createReads(db);
+    const begin = db.prepare('BEGIN');
+    // Not COMMIT: that fails after a read that has passed over a damaged page.
+    const end = db.prepare('ROLLBACK');
+    snapshot = (request) => {
+      begin.run();
+      try {
+        const call = calls[request.op] as unknown as (...args: readonly unknown[]) => unknown;
+        return call(...request.args);
+      } catch (error) {
+        if (request.op !== 'readInbox' || translated(error).kind !== 'corrupt') throw error;
+      } finally {
+        if (db.inTransaction) end.run();
+      }
+      const [read] = request.args as Parameters<ReadCalls['readInbox']>;
+      if (read.channelId !== undefined) throw damaged();
+      return readInboxOverDamage(read);
+    };
     close = () => db.close();
     post({ kind: 'ready', schemaVersion: Number(db.pragma('user_version', { simple: true })) });
   } catch (error) {

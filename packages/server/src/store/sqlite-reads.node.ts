@@ -2,7 +2,7 @@
  * The store's reads on one SQLite connection, each a consistent snapshot. They run in the reader's thread; the writer
  * runs the same ones inside its transactions.
  */
-import { damaged, type Database } from './sqlite-database.node.ts';
+import { damaged, translated, type Database } from './sqlite-database.node.ts';
 import type {
   Account,
   AccountSummary,
@@ -37,6 +37,8 @@ import { REVOCATIONS_SHOWN } from './store.ts';
 const READ_ROWS = 64;
 const READ_BYTES = 256 * 1024;
 const NEIGHBOURS_MAX = 10_000;
+// Rows tried, or positions, before a damaged inbox counts as unreadable.
+const PASSED_OVER_MAX = 1_000;
 
 export type ChannelRow = readonly [
   id: number,
@@ -176,6 +178,9 @@ export function createReads(db: Database) {
       LEFT JOIN wrap w ON w.id = i.wrap LEFT JOIN payload r ON r.id = m.renewal LEFT JOIN wrap q ON q.id = i.renewal_wrap
     WHERE i.device = ? AND i.seq > ?`;
   const inboxRows = raw<[number, number, number], InboxRowColumns>(`${INBOX} ORDER BY i.seq LIMIT ?`);
+  const inboxSeqAfter = pluck<[number, number], number>(
+    'SELECT seq FROM inbox WHERE device = ? AND seq > ? ORDER BY seq LIMIT 1',
+  );
   const inboxRowsOfChannel = raw<[number, number, Uint8Array, number], InboxRowColumns>(
     `${INBOX} AND i.channel = ? ORDER BY i.seq LIMIT ?`,
   );
@@ -312,14 +317,57 @@ export function createReads(db: Database) {
       read.channelId === undefined
         ? inboxRows.iterate(device, read.afterSeq, maxRows + 1)
         : inboxRowsOfChannel.iterate(device, read.afterSeq, read.channelId, maxRows + 1);
-    for (const columns of found) {
-      const row = toInboxRow(columns);
-      bytes += inboxRowBytes(row);
-      more = rows.length === maxRows || (bytes > maxBytes && rows.length > 0);
-      if (more) break;
-      rows.push(row);
+    try {
+      for (const columns of found) {
+        const row = toInboxRow(columns);
+        bytes += inboxRowBytes(row);
+        more = rows.length === maxRows || (bytes > maxBytes && rows.length > 0);
+        if (more) break;
+        rows.push(row);
+      }
+    } catch (error) {
+      // What could be read comes first; the next read begins at the damage.
+      if (!isDamage(error) || rows.length === 0) throw error;
+      more = true;
     }
     return { kind: 'read', rows, more, gap, headSeq };
+  };
+
+  /**
+   * Reads on behind rows that cannot be read. Not inside a transaction: one that has met a damaged page of an encrypted
+   * database reads nothing any more.
+   */
+  const readInboxOverDamage = (read: ReadInbox): ReadInboxOutcome => {
+    const device = refOf(read.address);
+    const head = device === undefined ? undefined : headByDevice.get(device);
+    if (device === undefined || head === undefined) return { kind: 'unknown_device' };
+    const outcome = readInbox({ ...read, afterSeq: lastBeforeReadable(device, read.afterSeq, head[0]) });
+    if (outcome.kind !== 'read') return outcome;
+    const sinceSeq = read.afterSeq + 1;
+    return { ...outcome, gap: { reason: 'damaged', sinceSeq, losses: -sinceSeq } };
+  };
+
+  /** The position right below the next row that can be read; the head's when there is none. */
+  const lastBeforeReadable = (device: number, afterSeq: number, headSeq: number): number => {
+    const orDamaged = <T>(read: () => T): T | typeof DAMAGED => {
+      try {
+        return read();
+      } catch (error) {
+        if (isDamage(error)) return DAMAGED;
+        throw error;
+      }
+    };
+    for (let seq = afterSeq, tries = 0; tries < PASSED_OVER_MAX; tries++) {
+      if (seq >= headSeq) return headSeq;
+      const next = orDamaged(() => inboxSeqAfter.get(device, seq));
+      if (next === undefined) return headSeq;
+      // Where not even the positions can be read, the next ones to be read are near: they lie on one page.
+      seq = next === DAMAGED ? seq + 1 : next;
+      const isReadable =
+        next !== DAMAGED && orDamaged(() => inboxRows.all(device, next - 1, 1).map(toInboxRow)) !== DAMAGED;
+      if (isReadable) return next - 1;
+    }
+    throw damaged();
   };
 
   /** What the writer looks up by row ids. */
@@ -522,7 +570,7 @@ export function createReads(db: Database) {
     },
   };
 
-  return { lookups, calls };
+  return { lookups, calls, readInboxOverDamage };
 }
 
 function toBan([identityKey, reason, until]: readonly [Uint8Array, string, number | null]): Ban {
@@ -532,6 +580,12 @@ function toBan([identityKey, reason, until]: readonly [Uint8Array, string, numbe
 function toDevice(row: DeviceRow): Device {
   const [identityKey, deviceId, deviceKey, certificate, name, registeredAtMs, lastSeenDayMs] = row;
   return { identityKey, deviceId, deviceKey, certificate, name, registeredAtMs, lastSeenDayMs };
+}
+
+const DAMAGED = Symbol('damaged');
+
+function isDamage(error: unknown): boolean {
+  return translated(error).kind === 'corrupt';
 }
 
 function toInboxRow(columns: InboxRowColumns): InboxRow {

@@ -131,7 +131,11 @@ describe('failures', () => {
     closeSync(fd);
 
     store = await opened(t, { path, key });
-    await assert.rejects(store.readInbox({ address: alice, afterSeq: 0 }), failsWith('corrupt', /restore a backup/));
+    const of = { address: alice, afterSeq: 0 };
+    await assert.rejects(store.drainInbox(of), failsWith('corrupt', /restore a backup/));
+    const passed = await store.readInbox(of);
+    assert.ok(passed.kind === 'read');
+    assert.deepEqual([passed.rows, passed.gap?.reason, passed.gap?.sinceSeq], [[], 'damaged', 1]);
     const read = await store.readInbox({ address: bob, afterSeq: 0 });
     assert.equal(read.kind === 'read' && read.rows.length, 1);
     assert.equal((await store.findAccountByUsername('alice'))?.username, 'alice');
@@ -318,3 +322,65 @@ const writer = async (n) => {
 };
 await Promise.all(Array.from({ length: 32 }, (_, n) => writer(n)));
 `;
+
+describe('a damaged page in an inbox', () => {
+  for (const [name, key, table] of [
+    ['messages, SQLite', undefined, 'message'],
+    ['messages, SQLCipher', new Uint8Array(32).fill(7), 'message'],
+    ['positions, SQLCipher', new Uint8Array(32).fill(7), 'inbox'],
+  ] as const) {
+    test(`${name}: what can be read is read, in order, and the gap is told`, async (t) => {
+      const path = newPath();
+      const store = await openSqliteStore({ path, key });
+      const bob = await register(store, 'bob');
+      const sent: Uint8Array[] = [];
+      for (let n = 0; n < 300; n++) sent.push(fresh(n % 3 === 0 ? 2_500 : 200));
+      await Promise.all(sent.map((data) => store.enqueue(message([bob], data))));
+      await store.close();
+      damageLeafOf(path, key, table);
+
+      const damaged = await opened(t, { path, key });
+      const seqs: number[] = [];
+      const gaps: [string, number][] = [];
+      for (let more = true, rounds = 0; more && rounds < 400; rounds++) {
+        const read = await damaged.readInbox({ address: bob, afterSeq: seqs.at(-1) ?? 0, maxRows: 50 });
+        assert.ok(read.kind === 'read');
+        if (read.gap !== undefined) gaps.push([read.gap.reason, read.gap.sinceSeq]);
+        for (const { seq, data } of read.rows) assert.deepEqual(data, sent[seq - 1]);
+        seqs.push(...read.rows.map((row) => row.seq));
+        more = read.more;
+      }
+      const missing = sent.map((_, n) => n + 1).filter((seq) => !seqs.includes(seq));
+      assert.ok(missing.length > 0 && missing.length < 250, String(missing.length));
+      assert.deepEqual(
+        seqs,
+        seqs.toSorted((a, b) => a - b),
+      );
+      assert.equal(seqs.at(-1), sent.length);
+      // One gap at the first row missing of each stretch.
+      const starts = missing.filter((seq) => !missing.includes(seq - 1));
+      assert.deepEqual(
+        gaps,
+        starts.map((seq) => ['damaged', seq]),
+      );
+      await damaged.enqueue(message([bob], fresh(100)));
+      const after = await damaged.readInbox({ address: bob, afterSeq: sent.length });
+      assert.deepEqual(after.kind === 'read' && [after.rows.length, after.gap], [1, undefined]);
+    });
+  }
+});
+
+/** Spoils the first leaf of a table, so that it cannot be read any more. */
+function damageLeafOf(path: string, key: Uint8Array | undefined, table: string): void {
+  const db = openDatabase({ path, key }, { cacheKiB: 1_000 });
+  const leaves = db
+    .prepare<[string], number>("SELECT pageno FROM dbstat WHERE name = ? AND pagetype = 'leaf' ORDER BY path")
+    .pluck()
+    .all(table);
+  db.close();
+  const [page] = leaves;
+  assert.ok(page !== undefined && leaves.length > 1, `${leaves.length} leaves`);
+  const file = openSync(path, 'r+');
+  writeSync(file, new Uint8Array(100).fill(0xff), 0, 100, (page - 1) * 4096);
+  closeSync(file);
+}

@@ -486,11 +486,11 @@ export interface InboxRow {
 
 /** Something addressed to the device was lost. Stands until it is cleared. */
 export interface InboxGap {
-  /** Of the first loss since the gap was last cleared. */
-  readonly reason: 'full' | 'expired';
+  /** Of the first loss since the gap was last cleared; `damaged`: this read passed over rows that cannot be read. */
+  readonly reason: 'full' | 'expired' | 'damaged';
   /** The first position that may be missing. */
   readonly sinceSeq: number;
-  /** Counts losses; lets `clearGap` see that nothing was added since it was read. */
+  /** Counts losses; lets `clearGap` see that nothing was added since it was read. Negative: nothing to be cleared. */
   readonly losses: number;
 }
 
