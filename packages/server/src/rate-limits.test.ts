@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { networkOf, TokenBuckets } from './rate-limits.ts';
+import { DEFAULT_RATES, networkOf, RateLimits, TokenBuckets } from './rate-limits.ts';
+import type { RateName } from './rate-limits.ts';
 
 class ManualClock {
   ms = 0;
@@ -79,4 +80,43 @@ test('a network address is an IPv4 address or an IPv6 /64', () => {
     ['memory:client', 'memory:client'],
   ];
   for (const [peer, network] of cases) assert.equal(networkOf({ peer }), network);
+});
+
+test('the defaults let honest heavy use pass at once', () => {
+  const uses: Record<string, Partial<Record<RateName, number>>> = {
+    'an account opens a group of a thousand others': {
+      resolves: 1_000,
+      resolvesFromAddress: 1_000,
+      keyPackages: 1_000,
+      reads: 1_000,
+      channels: 1,
+      commits: 5,
+      commitKib: 5 * 1_024,
+    },
+    'an outbox of 500 messages, a KiB each': { enqueues: 500, enqueueKib: 1_000 },
+    'a household of 30 registers, and looks up everybody': {
+      connects: 60,
+      anonymous: 300,
+      registrations: 30,
+      passwords: 60,
+      resolvesFromAddress: 900,
+      logReads: 300,
+    },
+    'a company of 500 comes back at nine, with two connections each, and ten of them open a group of all': {
+      connects: 1_000,
+      anonymous: 2_000,
+      resumes: 1_000,
+      resolvesFromAddress: 5_000,
+      logReads: 1_000,
+    },
+  };
+  for (const [use, costs] of Object.entries(uses)) {
+    const limits = new RateLimits(new ManualClock(), DEFAULT_RATES);
+    for (const [name, count] of Object.entries(costs) as [RateName, number][]) {
+      const each = name.endsWith('Kib') ? count : 1;
+      for (let i = 0; i < count; i += each) {
+        assert.doesNotThrow(() => limits.take(name, 'one', each), `${use}: ${name}, ${i + 1} of ${count}`);
+      }
+    }
+  }
 });
