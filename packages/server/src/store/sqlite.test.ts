@@ -168,6 +168,41 @@ describe('failures', () => {
     db.close();
   });
 
+  test('a write that fails half-way in a turn leaves nothing, wherever it stands, and undoes no other', () => {
+    const db = openDatabase({ path: newPath(), key: undefined }, { cacheKiB: 1_000 });
+    db.exec(
+      'CREATE TABLE t (n INTEGER PRIMARY KEY) STRICT; CREATE TABLE sum (n INTEGER) STRICT; INSERT INTO sum VALUES (0)',
+    );
+    const insert = db.prepare<[number]>('INSERT INTO t VALUES (?)');
+    const add = db.prepare<[number]>('UPDATE sum SET n = n + ?');
+    const transact = createGroupCommit(db, ({ id, fails }: { id: number; fails: boolean }) => {
+      insert.run(id);
+      add.run(id);
+      // Its own row again: the statement fails in SQLite, after two that went well.
+      if (fails) insert.run(id);
+      return id;
+    });
+    const rows = db.prepare<[], number>('SELECT n FROM t ORDER BY n').pluck();
+    const sum = db.prepare<[], number>('SELECT n FROM sum').pluck();
+    // Each subset of a turn of five.
+    for (let failing = 0; failing < 32; failing++) {
+      const requests = [1, 2, 3, 4, 5].map((id) => ({ id, fails: (failing & (1 << (id - 1))) !== 0 }));
+      const good = requests.filter(({ fails }) => !fails).map(({ id }) => id);
+      const answers = transact(requests);
+      assert.deepEqual(
+        answers.map((answer) => [answer.id, 'failure' in answer]),
+        requests.map(({ id, fails }) => [id, fails]),
+      );
+      assert.deepEqual(rows.all(), good);
+      assert.equal(
+        sum.get(),
+        good.reduce((total, id) => total + id, 0),
+      );
+      db.exec('DELETE FROM t; UPDATE sum SET n = 0');
+    }
+    db.close();
+  });
+
   test('writes beyond the bound are turned away at once, the others are served', async (t) => {
     const store = await opened(t, { path: newPath(), limits: { pendingWrites: 8 } });
     const alice = await register(store, 'alice');
