@@ -198,6 +198,29 @@ test('what was accepted once and is found again is a finding again', async () =>
   }
 });
 
+test('a server that withholds the entries of a head it has signed: told once, without anybody asking', async () => {
+  await world.person('ines');
+  await alice.close();
+  await alice.open();
+  world.clockOffsetMs = 11 * 60_000;
+  forAlice.answer(methods.keys.auditKeyTransparency, (real) => ({ ...real, entries: [] }));
+  const told = (): number =>
+    alice.events.filter(
+      (event) =>
+        event.type === 'warning' && event.code === 'key-transparency' && /withholds entries of a log/.test(event.text),
+    ).length;
+  await alice.client.connect();
+  await alice.until('told', () => told() === 1);
+  await assert.rejects(alice.client.resolve('ines'), { code: 'bad-log' });
+  assert.equal(told(), 1);
+  forAlice.honest();
+  await alice.client.resolve('ines');
+  assert.deepEqual(
+    alice.store.log.findings().filter(({ settledAtMs }) => settledAtMs === undefined),
+    [],
+  );
+});
+
 test('a log with hundreds of faulty entries: told a few times, and kept with bounds', async () => {
   const db = new SQLite(path.join(world.dataDir, 'qpc.db'));
   const insert = db.prepare('INSERT INTO kt_queue (account, version, entry) VALUES (0, 7, ?)');

@@ -66,6 +66,7 @@ export class Transparency {
   #running = false;
   #again = false;
   #callOff: (() => void) | undefined;
+  #told: string | undefined;
 
   constructor(engine: Engine) {
     this.#engine = engine;
@@ -114,8 +115,11 @@ export class Transparency {
       .catch((error: unknown) => {
         // The server is away, or will not say: it is asked again, and answers that need the log are refused meanwhile.
         const { log } = this.#engine.ports;
-        if (!this.#engine.closed) log.debug('the log could not be followed', { reason: toClientError(error).code });
         this.#again = false;
+        if (this.#engine.closed) return;
+        const failure = toClientError(error);
+        log.debug('the log could not be followed', { reason: failure.code });
+        this.#tell(failure);
       })
       .finally(() => {
         this.#running = false;
@@ -281,6 +285,15 @@ export class Transparency {
     return this.#engine.queue.run('transparency', () => this.#load());
   }
 
+  /** What is no finding, as it proves nothing to anybody else, but no answer of an honest server either. Told once. */
+  #tell({ code, message }: ClientError): void {
+    if ((code !== 'bad-log' && code !== 'no-log-proof') || this.#told === code) return;
+    this.#told = code;
+    this.#engine.change((change) => {
+      change.emit({ type: 'warning', code: 'key-transparency', conversationId: undefined, text: message });
+    });
+  }
+
   async #watch(): Promise<void> {
     const followed = await this.follow();
     if (followed.kind !== 'current') return;
@@ -291,6 +304,7 @@ export class Transparency {
         throw error;
       await this.checkOwn();
     }
+    this.#told = undefined;
     await this.#checkChanged();
   }
 
