@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -166,6 +166,15 @@ test('a report with an absurd date is read like any other, and tells a terminal 
   assert.deepEqual([plain.code, json.code, json.last['unreadable']], [0, 0, 0], plain.err + json.err);
   assert.match(plain.out, /\(no such date\) m: first line {5}2026-01-01T00:00:00\.000Z alice: forged$/m);
   for (const out of [plain.out, json.out]) assert.doesNotMatch(out.replaceAll('\n', ''), /\p{Cc}|\p{Bidi_Control}/u);
+});
+
+test('a report key that is refused leaves no files that look like one', async () => {
+  writeFileSync(at('config.toml'), `report_key_file = "${at('report-key.pub')}"\n`);
+  const words = ['--out', at('orphan'), '--replace', '--config', at('config.toml'), '--data-dir', at('restored')];
+  const { code, err } = await run('admin', 'report-key', ...words);
+  assert.equal(code, 4, err);
+  assert.match(err, /the configuration names the report key/);
+  assert.deepEqual([existsSync(at('orphan')), existsSync(at('orphan.pub'))], [false, false]);
 });
 
 test('a server that hangs keeps nobody: an interrupt ends the command', async () => {

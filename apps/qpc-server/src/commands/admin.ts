@@ -1,5 +1,12 @@
 /** Moderation and care of accounts, on a server that runs or on the folder of one that does not. */
-import { openOperator, readReport, readReportPrivateKey, writeReportKeyFiles } from '@quicprochat/server';
+import { rmSync } from 'node:fs';
+import {
+  openOperator,
+  OperatorRefusal,
+  readReport,
+  readReportPrivateKey,
+  writeReportKeyFiles,
+} from '@quicprochat/server';
 import type { Operator } from '@quicprochat/server';
 import { folderSettings } from '../command.ts';
 import type { Command, CommandContext } from '../command.ts';
@@ -216,7 +223,12 @@ const reportKey: Command = {
         );
       }
       const { publicKey, publicKeyPath } = writeReportKeyFiles(file);
-      const done = await operator.call('setReportKey', { publicKey, replace: context.has('replace') }, { signal });
+      const request = { publicKey, replace: context.has('replace') };
+      const done = await operator.call('setReportKey', request, { signal }).catch((error: unknown) => {
+        // Nobody seals to it. After a mere loss of connection somebody may.
+        if (error instanceof OperatorRefusal) for (const each of [file, publicKeyPath]) rmSync(each, { force: true });
+        throw error;
+      });
       out.say(`Reports are sealed to key ${done.keyId ?? ''} from now on. Its private half is ${file}: keep it safe.`);
       return { keyId: done.keyId, previousKeyId: done.previousKeyId ?? null, privateKeyPath: file, publicKeyPath };
     }),
