@@ -84,20 +84,20 @@ test('THREATS 12: everything twice, and again under new numbers: shown once', as
 });
 
 test('what arrives before the answer to the subscription is no sign that the server has gone back', async () => {
-  const { id } = await groupOfThree('overtaken');
+  const { id } = await groupOfThree('too soon');
   await carol.client.send(id, 'before');
-  await bob.sees('overtaken', ['before']);
+  await bob.sees('too soon', ['before']);
   await bob.close();
   await bob.open();
   forBob.answer(methods.delivery.subscribe, async (real) => {
     forBob.answer(methods.delivery.subscribe, (again) => again);
     await carol.client.send(id, 'meanwhile');
-    await bob.sees('overtaken', ['before', 'meanwhile']);
+    await bob.sees('too soon', ['before', 'meanwhile']);
     return real;
   });
   await bob.client.connect();
   await carol.client.send(id, 'after');
-  await bob.sees('overtaken', ['before', 'meanwhile', 'after']);
+  await bob.sees('too soon', ['before', 'meanwhile', 'after']);
   assert.ok(!warned(bob, 'inbox-restarted', /./));
 });
 
