@@ -219,7 +219,6 @@ describe('push', () => {
     };
     const b = await world.subscribe(bob, cursor);
     const arrived = () => b.until(() => b.envelopes.length === sent.length);
-    // Whatever the subscription reads is over once this has come.
     await say();
     await arrived();
     let reads = 0;
@@ -230,8 +229,12 @@ describe('push', () => {
       return readInbox(read);
     };
     try {
-      await say();
-      await arrived();
+      // Reads that the subscription began may still be under way; when they are over, a row that is pushed causes none.
+      for (let round = 0; round === 0 || (reads > 0 && round < 10); round++) {
+        reads = 0;
+        await say();
+        await arrived();
+      }
       assert.equal(reads, 0);
       // Written past the pump, as by a fault: it is not told of this one.
       const unannounced = messageId();
