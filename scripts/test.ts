@@ -15,7 +15,8 @@ const { status, error } = spawnSync(
   process.execPath,
   [
     '--test',
-    `--test-concurrency=${Math.max(2, availableParallelism())}`,
+    // One more than there are cores: some tests mostly wait, for a server that is lost to be noticed, for instance.
+    `--test-concurrency=${availableParallelism() + 1}`,
     '--test-timeout=180000',
     ...flags,
     ...(files.length > 0 ? files : everything),

@@ -150,15 +150,17 @@ async function damage(truth: Truth, page: number, random: Random, tally: Tally):
 /** What cannot be found any more is refused like what was never there. */
 const CLEAR: readonly number[] = [Status.UNAVAILABLE, Status.UNAUTHENTICATED, Status.NOT_FOUND];
 
+/** `unavailable`: refused with a reason, or left out of an inbox and said so. */
 type Outcome = 'whole' | 'altered' | 'unavailable';
 
 async function useIt(truth: Truth, server: RunningServer, page: number): Promise<Set<Outcome>> {
   const { alice, token } = truth;
   const rpc = await connect({ port: server.port, trustAnchor: readFileSync(server.certificatePath) });
   const outcomes = new Set<Outcome>();
-  const call = async (name: string, run: (rpc: RpcClient) => Promise<boolean>): Promise<boolean> => {
+  const call = async (name: string, run: (rpc: RpcClient) => Promise<boolean | Outcome>): Promise<boolean> => {
     try {
-      outcomes.add((await run(rpc)) ? 'whole' : 'altered');
+      const outcome = await run(rpc);
+      outcomes.add(typeof outcome === 'string' ? outcome : outcome ? 'whole' : 'altered');
       return true;
     } catch (error) {
       const where = `page ${page}, ${name}: ${String(error)}`;
@@ -173,11 +175,22 @@ async function useIt(truth: Truth, server: RunningServer, page: number): Promise
   const isIn = await call('resume', async (rpc) => resume(rpc, ORIGIN, alice, token).then(() => true));
   if (isIn) {
     await call('peek', async (rpc) => {
-      const { envelopes } = await rpc.call(methods.delivery.peek, { ...inboxOf(alice), maxBytes: 4_000_000 });
-      const found = envelopes.filter(
-        ({ messageId, data }) => truth.envelopes.get(encodeHex(messageId)) === hashOf(data),
-      ).length;
-      return found === envelopes.length && found === truth.envelopes.size;
+      // An answer ends before what cannot be read; the next one says that something is missing, and goes on behind it.
+      let afterSeq = 0n;
+      let read = 0;
+      let isGapTold = false;
+      for (;;) {
+        const request = { ...inboxOf(alice), afterSeq, maxBytes: 4_000_000 };
+        const { envelopes, gap } = await rpc.call(methods.delivery.peek, request);
+        isGapTold ||= gap?.reason === InboxGap_Reason.DAMAGED;
+        for (const { seq, messageId, data } of envelopes) {
+          if (seq <= afterSeq || truth.envelopes.get(encodeHex(messageId)) !== hashOf(data)) return false;
+          afterSeq = seq;
+        }
+        if (envelopes.length === 0) break;
+        read += envelopes.length;
+      }
+      return isGapTold ? 'unavailable' : read === truth.envelopes.size;
     });
     await call('resolve', async (rpc) => {
       const { outcome } = await rpc.call(methods.user.resolveUser, { username: 'alice' });
