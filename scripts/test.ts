@@ -2,6 +2,7 @@
 import { spawnSync } from 'node:child_process';
 import { statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
+import path from 'node:path';
 
 const everything = ['packages/*/src/**/*.test.ts', 'apps/*/src/**/*.test.ts', 'tests/**/*.test.ts'];
 const patterns = process.argv.slice(2).filter((argument) => !argument.startsWith('-'));
@@ -11,17 +12,19 @@ const files = patterns.map((pattern) => {
   return isFolder ? `${pattern.replace(/\/$/, '')}/**/*.test.ts` : pattern;
 });
 
+// Every file is a process of its own that loads much the same modules.
+const compileCache = path.resolve('node_modules/.cache/compile');
+
 const { status, error } = spawnSync(
   process.execPath,
   [
     '--test',
-    // One more than there are cores: some tests mostly wait, for a server that is lost to be noticed, for instance.
-    `--test-concurrency=${availableParallelism() + 1}`,
+    `--test-concurrency=${Math.max(2, availableParallelism())}`,
     '--test-timeout=180000',
     ...flags,
     ...(files.length > 0 ? files : everything),
   ],
-  { stdio: 'inherit' },
+  { stdio: 'inherit', env: { NODE_COMPILE_CACHE: compileCache, ...process.env } },
 );
 if (error) console.error(error.message);
 process.exitCode = status ?? 1;

@@ -48,7 +48,7 @@ import { connectQuic } from '@quicprochat/transport/quic';
 import { openDatabase } from '../packages/server/src/store/sqlite-database.node.ts';
 import type { Held } from './process-probe.ts';
 import { flagsFor, ServerProcess, UNLIMITED } from './server-process.ts';
-import { login, newDevice, newPerson, nextStatement, type Person, register, signed } from './wire.ts';
+import { login, newDevice, newPerson, nextStatement, type Person, QUICK_STRETCHING, register, signed } from './wire.ts';
 
 const ORIGIN = 'bad.test';
 const PASSWORD = 'a password';
@@ -837,7 +837,7 @@ async function recoverySession(frames: Frames, { username }: Person): Promise<vo
   const start = toBinary(OpaqueLoginStartRequestSchema, create(OpaqueLoginStartRequestSchema, { username, ke1 }));
   const { answer } = await frames.exchange(auth.opaqueLoginStart.id, start);
   const { ke2, loginId } = fromBinary(OpaqueLoginStartResponseSchema, answer);
-  const proven = opaqueLoginFinish(state, { username, origin: ORIGIN }, ke2);
+  const proven = opaqueLoginFinish(state, { username, origin: ORIGIN }, ke2, undefined, QUICK_STRETCHING);
   assert.ok(proven.kind === 'proven');
   const finish = create(OpaqueLoginFinishRequestSchema, {
     loginId,

@@ -15,6 +15,7 @@ import {
   opaqueRegisterFinish,
   opaqueRegisterStart,
   parseAccountStatement,
+  type PasswordStretching,
   signAccountStatement,
   signDeviceCertificate,
   signLoginProof,
@@ -137,13 +138,22 @@ export async function connect(
   return new RpcClient(await connectQuic({ host: '127.0.0.1', port, trustAnchor }), options);
 }
 
-/** Registers an account and its first device. One stretching of the password. */
+/** Tests make accounts by the hundred, and nobody guesses at their passwords. */
+export const QUICK_STRETCHING: PasswordStretching = { iterations: 1, memory: 1_024, parallelism: 1 };
+
+/** Registers an account and its first device. */
 export async function register(rpc: RpcClient, origin: string, person: Person, password: string): Promise<void> {
   await opaqueReady;
   const { username, identity, certificate } = person;
   const { state, request } = opaqueRegisterStart(password);
   const start = await rpc.call(methods.auth.opaqueRegisterStart, { username, registrationRequest: request });
-  const finished = opaqueRegisterFinish(state, { username, origin }, start.registrationResponse);
+  const finished = opaqueRegisterFinish(
+    state,
+    { username, origin },
+    start.registrationResponse,
+    undefined,
+    QUICK_STRETCHING,
+  );
   if (finished.kind !== 'registered') throw new Error(`registration: ${finished.kind}`);
   const { record } = finished;
   await rpc.call(methods.auth.opaqueRegisterFinish, {
@@ -164,7 +174,7 @@ export async function login(rpc: RpcClient, origin: string, person: Person, pass
   const { deviceId } = address;
   const { state, ke1 } = opaqueLoginStart(password);
   const { ke2, loginId, nonce } = await rpc.call(methods.auth.opaqueLoginStart, { username, ke1 });
-  const proven = opaqueLoginFinish(state, { username, origin }, ke2);
+  const proven = opaqueLoginFinish(state, { username, origin }, ke2, undefined, QUICK_STRETCHING);
   if (proven.kind !== 'proven') throw new Error(`login: ${proven.kind}`);
   const deviceSignature = signLoginProof(crypto, device.privateKey, { origin, nonce, deviceId });
   const answer = await rpc.call(methods.auth.opaqueLoginFinish, {

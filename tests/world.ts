@@ -20,6 +20,7 @@ import type { Dialer } from '../packages/client/src/server-connection.ts';
 import { openProfile } from '../packages/client/src/store/profile.node.ts';
 import type { Store } from '../packages/client/src/store/index.ts';
 import { flagsFor, ServerProcess, UNLIMITED } from './server-process.ts';
+import { QUICK_STRETCHING } from './wire.ts';
 
 export interface WorldOptions {
   /** Settings of the server by their path, for example `limits.inboxEnvelopes`. */
@@ -260,6 +261,7 @@ export class Person {
         clock: systemClock,
         log: { debug: () => {}, warn: (message, detail) => this.#warnings.push({ message, detail }) },
         suite: this.#suite,
+        passwordStretching: QUICK_STRETCHING,
         ...(this.#treeInlineBytesMax === undefined ? {} : { treeInlineBytesMax: this.#treeInlineBytesMax }),
       },
       this.wrapStore === undefined ? store : this.wrapStore(store),

@@ -78,7 +78,8 @@ export async function login(engine: Engine, username: string, password: string):
   const { origin, opaqueKey } = currentPin(engine);
   const { state, ke1 } = opaqueLoginStart(password);
   const started = await engine.server.call(methods.auth.opaqueLoginStart, { username: name, ke1 });
-  const finished = opaqueLoginFinish(state, { username: name, origin }, started.ke2, opaqueKey);
+  const { passwordStretching } = engine.ports;
+  const finished = opaqueLoginFinish(state, { username: name, origin }, started.ke2, opaqueKey, passwordStretching);
   if (finished.kind === 'wrong-password') throw wrongCredentials();
   if (finished.kind !== 'proven') throw badLoginAnswer(finished.kind);
   // Without keys of the account the server can only tell us that it does not know this device. It is asked all the same:
@@ -189,7 +190,15 @@ async function createAtServer(
     });
   if (started === undefined) return false;
   const { opaqueKey } = currentPin(engine);
-  const finished = opaqueRegisterFinish(state, { username, origin }, started.registrationResponse, opaqueKey);
+  const { passwordStretching } = engine.ports;
+  const { registrationResponse } = started;
+  const finished = opaqueRegisterFinish(
+    state,
+    { username, origin },
+    registrationResponse,
+    opaqueKey,
+    passwordStretching,
+  );
   if (finished.kind !== 'registered') throw badLoginAnswer(finished.kind);
   const { record } = finished;
   try {

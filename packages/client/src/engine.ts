@@ -7,7 +7,7 @@
  * lies between reading a ratchet and writing its successor, and two sends never start from one state.
  */
 import { type CryptoProvider, encodeHex } from '@quicprochat/crypto';
-import type { DeviceAddress } from '@quicprochat/core';
+import type { DeviceAddress, PasswordStretching } from '@quicprochat/core';
 import {
   diffRows,
   type GroupState,
@@ -41,6 +41,8 @@ export interface Ports {
   readonly suite: number;
   /** Ratchet trees above this travel beside their Welcome, bytes. Default 64 KiB; tests have small groups. */
   readonly treeInlineBytesMax?: number;
+  /** Of the account's password. Default 64 MiB, 3 passes; tests make accounts by the hundred. */
+  readonly passwordStretching?: PasswordStretching;
 }
 
 /** What parts of the engine ask of one another; filled in by open-client.ts, where they are put together. */

@@ -51,7 +51,16 @@ function opaque(): Library {
   return library;
 }
 
-const KEY_STRETCHING = { 'argon2id-custom': { iterations: 3, memory: 65_536, parallelism: 1 } };
+/** Argon2id over what the password became, so that whoever has server and database pays this for each guess. */
+export interface PasswordStretching {
+  /** Passes over the memory. */
+  readonly iterations: number;
+  /** KiB. */
+  readonly memory: number;
+  readonly parallelism: number;
+}
+
+const PASSWORD_STRETCHING: PasswordStretching = { iterations: 3, memory: 65_536, parallelism: 1 };
 
 /** Who the two sides are; both must say the same at registration and at every login. */
 export interface OpaqueParties {
@@ -107,12 +116,16 @@ export type OpaqueRegisterOutcome =
   | { readonly kind: 'bad-response' }
   | { readonly kind: 'server-key-changed'; readonly serverPublicKey: Uint8Array };
 
-/** @param pinnedServerKey the OPAQUE key of Health, where the client has one */
+/**
+ * @param pinnedServerKey the OPAQUE key of Health, where the client has one
+ * @param stretching has to be the same at every login
+ */
 export function opaqueRegisterFinish(
   started: OpaqueClientState,
   parties: OpaqueParties,
   response: Uint8Array,
   pinnedServerKey?: Uint8Array,
+  stretching = PASSWORD_STRETCHING,
 ): OpaqueRegisterOutcome {
   if (response.length !== OPAQUE_REGISTRATION_RESPONSE_BYTES) return { kind: 'bad-response' };
   // The server's key stands at the end of its answer; comparing it first saves the stretching.
@@ -126,7 +139,7 @@ export function opaqueRegisterFinish(
       clientRegistrationState: started.state,
       registrationResponse: encodeBase64Url(response),
       identifiers: identifiers(parties),
-      keyStretching: KEY_STRETCHING,
+      keyStretching: { 'argon2id-custom': stretching },
     }),
   );
   if (finished === undefined) return { kind: 'bad-response' };
@@ -158,12 +171,16 @@ export type OpaqueLoginOutcome =
   | { readonly kind: 'bad-response' }
   | { readonly kind: 'server-key-changed'; readonly serverPublicKey: Uint8Array };
 
-/** @param pinnedServerKey the key kept from registration; another one ends the login */
+/**
+ * @param pinnedServerKey the key kept from registration; another one ends the login
+ * @param stretching as at registration
+ */
 export function opaqueLoginFinish(
   started: OpaqueClientState,
   parties: OpaqueParties,
   ke2: Uint8Array,
   pinnedServerKey?: Uint8Array,
+  stretching = PASSWORD_STRETCHING,
 ): OpaqueLoginOutcome {
   if (ke2.length !== OPAQUE_KE2_BYTES) return { kind: 'bad-response' };
   const finished = attempt((opaque) => ({
@@ -172,7 +189,7 @@ export function opaqueLoginFinish(
       clientLoginState: started.state,
       loginResponse: encodeBase64Url(ke2),
       identifiers: identifiers(parties),
-      keyStretching: KEY_STRETCHING,
+      keyStretching: { 'argon2id-custom': stretching },
     }),
   }));
   if (finished === undefined) return { kind: 'bad-response' };
