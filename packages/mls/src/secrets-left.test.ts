@@ -46,7 +46,7 @@ import { type CommitForgery, forgeCommit } from './testing/attacker.node.ts';
 import { reachableBytes, recordingCrypto, type RecordedSecret } from './testing/recording-crypto.node.ts';
 import { assertRefused, credential, NOW, type Person } from './testing/world.node.ts';
 
-/** What no state has any use for: gone at the end of the step that derived it. */
+/** Derived and consumed within one step: the step that made them overwrites them before it ends. */
 const NEVER_KEPT = [
   'joiner',
   'welcome',
