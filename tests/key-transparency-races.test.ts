@@ -1,17 +1,16 @@
 // The key-transparency log followed while something else happens (PROTOCOL section 7; THREATS 21): an audit while the copy
 // goes on, findings accepted in the middle of following, another device of one's own while the log is doubted. An honest
 // server must not be accused for any of it, and the copy on disk stays whole.
-import { create, toBinary } from '@bufbuild/protobuf';
 import assert from 'node:assert/strict';
 import type BetterSqlite3 from 'better-sqlite3';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { after, afterEach, before, test } from 'node:test';
-import { encodeLogEntry, HISTORY_START, nextHistory, signAccountStatement, signRequest } from '@quicprochat/core';
+import { encodeLogEntry } from '@quicprochat/core';
 import { nodeCrypto } from '@quicprochat/crypto/node';
-import { RegisterDeviceBodySchema } from '@quicprochat/proto';
 import { methods } from '@quicprochat/transport';
 import { Meddler } from './meddler.ts';
+import { statedAnew } from './wire.ts';
 import { type Person, World } from './world.ts';
 
 // As in the store: the package's own types are out of reach of its exports.
@@ -99,26 +98,8 @@ test('findings accepted while the log is being followed: the copy begins anew an
 
 test('another device of one’s own changes the account while the log is doubted: it is looked up once that is over', async () => {
   await findSomething('edna');
-  const account = alice.store.account.get()!;
-  const { origin, username, identityKey, identityPrivateKey, certificate } = account;
-  const accountStatement = signAccountStatement(nodeCrypto, identityPrivateKey!, {
-    kind: 'keys',
-    origin,
-    username,
-    identityKey,
-    version: 1,
-    history: nextHistory(nodeCrypto, HISTORY_START, alice.store.log.ownEntries()[0]!.seen!.commitment),
-    certificates: [certificate],
-    revocations: [],
-  });
-  const body = toBinary(
-    RegisterDeviceBodySchema,
-    create(RegisterDeviceBodySchema, { deviceCertificate: certificate, accountStatement }),
-  );
-  const timeMs = BigInt(Date.now());
-  const terms = { methodId: methods.device.registerDevice.id, origin, timeMs, body };
-  const signature = signRequest(nodeCrypto, identityPrivateKey!, terms);
-  await forAlice.call(methods.device.registerDevice, { signed: { body, timeMs, signature } });
+  const first = alice.store.log.ownEntries()[0]!.seen!;
+  await forAlice.call(methods.device.registerDevice, statedAnew(alice.store.account.get()!, first.commitment));
   await world.person('fred');
 
   const sizeBefore = alice.store.log.head()!.size;

@@ -1,27 +1,20 @@
 // The key-transparency log against a server that tampers with it, rolls it back, or shows two of them (PROTOCOL sections
 // 2, 5 and 7; THREATS 1, 21, 34): real servers, real clients, and the server's own database.
-import { create, toBinary } from '@bufbuild/protobuf';
 import assert from 'node:assert/strict';
 import type BetterSqlite3 from 'better-sqlite3';
 import { cp, mkdir, readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { after, afterEach, before, test } from 'node:test';
-import {
-  HISTORY_START,
-  nextHistory,
-  signAccountStatement,
-  signDeviceCertificate,
-  signRequest,
-} from '@quicprochat/core';
+import { signDeviceCertificate } from '@quicprochat/core';
 import { nodeCrypto } from '@quicprochat/crypto/node';
 import { resolveConfig, startServer } from '@quicprochat/server';
-import { RegisterDeviceBodySchema } from '@quicprochat/proto';
 import { methods, RpcClient } from '@quicprochat/transport';
 import { connectQuic } from '@quicprochat/transport/quic';
 import type { Dialer } from '../packages/client/src/server-connection.ts';
 import type { Store } from '../packages/client/src/store/index.ts';
 import { Meddler } from './meddler.ts';
+import { statedAnew } from './wire.ts';
 import { type Person, World } from './world.ts';
 
 // As in the store: the package's own types are out of reach of its exports.
@@ -406,28 +399,11 @@ test('an account that changes while it is looked up is looked up again; its owne
   for (const one of [niaj, trent]) {
     await one.until('saw the own entry', () => one.store.log.ownEntries()[0]?.seen !== undefined);
   }
-  const account = niaj.store.account.get()!;
-  const { origin, username, identityKey, identityPrivateKey, certificate } = account;
+  const { identityKey } = niaj.store.account.get()!;
   // With the identity key, as another device of the account would.
   const stateAnew = async (): Promise<void> => {
-    const accountStatement = signAccountStatement(nodeCrypto, identityPrivateKey!, {
-      kind: 'keys',
-      origin,
-      username,
-      identityKey,
-      version: 1,
-      history: nextHistory(nodeCrypto, HISTORY_START, niaj.store.log.ownEntries()[0]!.seen!.commitment),
-      certificates: [certificate],
-      revocations: [],
-    });
-    const body = toBinary(
-      RegisterDeviceBodySchema,
-      create(RegisterDeviceBodySchema, { deviceCertificate: certificate, accountStatement }),
-    );
-    const timeMs = BigInt(Date.now());
-    const terms = { methodId: methods.device.registerDevice.id, origin, timeMs, body };
-    const signature = signRequest(nodeCrypto, identityPrivateKey!, terms);
-    await forNiaj.call(methods.device.registerDevice, { signed: { body, timeMs, signature } });
+    const first = niaj.store.log.ownEntries()[0]!.seen!;
+    await forNiaj.call(methods.device.registerDevice, statedAnew(niaj.store.account.get()!, first.commitment));
   };
   const names: string[] = [];
   forTrent.request(methods.user.resolveUser, (sent) => {

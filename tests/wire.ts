@@ -25,7 +25,14 @@ import {
 } from '@quicprochat/core';
 import type { KeyPair } from '@quicprochat/crypto';
 import { nodeCrypto as crypto } from '@quicprochat/crypto/node';
-import { type Envelope, EnvelopesEventSchema, PushEvent, type SignedRequest, Status } from '@quicprochat/proto';
+import {
+  type Envelope,
+  EnvelopesEventSchema,
+  PushEvent,
+  RegisterDeviceBodySchema,
+  type SignedRequest,
+  Status,
+} from '@quicprochat/proto';
 import {
   ConnectError,
   ConnectionLost,
@@ -129,6 +136,34 @@ export function signed<D extends DescMessage>(
   const bytes = toBinary(schema, create(schema, body));
   const terms = { methodId, origin, timeMs: BigInt(Date.now()), body: bytes };
   return { body: bytes, timeMs: terms.timeMs, signature: signRequest(crypto, key.privateKey, terms) };
+}
+
+/** A request as another device of the account would make it: the account as it is, stated anew after its first statement. */
+export function statedAnew(
+  account: {
+    readonly origin: string;
+    readonly username: string;
+    readonly identityKey: Uint8Array;
+    readonly identityPrivateKey?: Uint8Array | undefined;
+    readonly certificate: Uint8Array;
+  },
+  firstCommitment: Uint8Array,
+): { readonly signed: Omit<SignedRequest, '$typeName' | '$unknown'> } {
+  const { origin, username, identityKey, identityPrivateKey: privateKey, certificate } = account;
+  if (privateKey === undefined) throw new Error('only a manager states the account');
+  const accountStatement = signAccountStatement(crypto, privateKey, {
+    kind: 'keys',
+    origin,
+    username,
+    identityKey,
+    version: 1,
+    history: nextHistory(crypto, HISTORY_START, firstCommitment),
+    certificates: [certificate],
+    revocations: [],
+  });
+  const body = { deviceCertificate: certificate, accountStatement };
+  const key = { privateKey, publicKey: identityKey };
+  return { signed: signed(origin, key, methods.device.registerDevice.id, RegisterDeviceBodySchema, body) };
 }
 
 export async function connect(
