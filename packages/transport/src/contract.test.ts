@@ -14,6 +14,7 @@ import type { MethodDescriptor } from './method.ts';
 import { connectQuic, listenQuic } from './quic.node.ts';
 import { RpcClient, type RpcClientOptions } from './rpc-client.ts';
 import { type Route, RpcServer, type RpcServerOptions, route } from './rpc-server.ts';
+import { ManualClock } from './testing/manual-clock.ts';
 import { makeTestCertificate } from './testing/certificate.node.ts';
 import { seededRandom } from './testing/random.ts';
 import { RawStream } from './testing/raw-stream.ts';
@@ -973,6 +974,25 @@ for (const binding of [
           }),
         ]);
         gate.finishAll();
+      });
+
+      test('drain: a client that neither closes nor has anything to read holds it up for two seconds, no longer', async () => {
+        const clock = new ManualClock();
+        const { connection, server, disconnected } = await world(binding, [], { clock });
+        const told = Promise.withResolvers<void>();
+        connection.start({
+          onStream: () => ({ onData: () => {}, onEnd: () => told.resolve(), onDrain: () => {}, onClose: () => {} }),
+          onClose: () => {},
+        });
+        const drained = server.drain(20_000);
+        await told.promise;
+        clock.advance(2000);
+        await drained;
+        assert.deepEqual(await disconnected, {
+          kind: 'local',
+          code: CloseCode.shutdown,
+          reason: (await disconnected).reason,
+        });
       });
 
       test('drain with nothing in flight is quick', async () => {

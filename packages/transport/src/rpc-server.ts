@@ -125,6 +125,9 @@ export const DEFAULT_SERVER_LIMITS: ServerLimits = {
 const FAR_BEYOND = 2;
 const REFUSALS_IN_A_ROW_MAX = 4096;
 
+// How long a client that has all its answers may take to close, when the server goes away. It may be gone without a word.
+const FAREWELL_MS = 2000;
+
 /** How a server behaves. */
 export interface RpcServerOptions<S> {
   readonly routes: Iterable<Route<S>>;
@@ -175,7 +178,8 @@ export class RpcServer<S> {
 
   /**
    * Goes away gracefully: no new connections, new calls answered `unavailable`, calls in flight finished
-   * and their answers sent, then every connection closed. What has not finished within `graceMs` is cut.
+   * and their answers sent, then every connection closed: by the client, or after two seconds by us. What has not
+   * finished within `graceMs` is cut.
    */
   async drain(graceMs: number): Promise<void> {
     const core = this.#core;
@@ -247,6 +251,7 @@ class Peer<S> implements ServerConnection<S> {
   #slow = false;
   #leaving = false;
   #left = false;
+  #farewell: unknown;
   #setGone!: () => void;
 
   constructor(connection: Connection, core: Core<S>) {
@@ -362,6 +367,15 @@ class Peer<S> implements ServerConnection<S> {
     if (this.#left) return;
     this.#left = true;
     this.#openPush()?.end();
+    this.#waitFarewell();
+  }
+
+  #waitFarewell(): void {
+    this.#farewell = this.core.clock.setTimer(() => {
+      // Whoever is still reading is not gone; `graceMs` bounds that.
+      if (this.#unsentBytes() > 0) this.#waitFarewell();
+      else this.close(CloseCode.shutdown, 'the server is shutting down');
+    }, FAREWELL_MS);
   }
 
   #behind(): boolean {
@@ -408,6 +422,7 @@ class Peer<S> implements ServerConnection<S> {
   #onClose(reason: CloseReason): void {
     this.core.peers.delete(this);
     this.deadlines.stop();
+    this.core.clock.clearTimer(this.#farewell);
     this.#abort.abort();
     for (const waiter of this.#drainWaiters.splice(0)) waiter(false);
     this.core.options.onDisconnect?.(this, reason);
