@@ -57,7 +57,8 @@ export function noteSkipped(
   const { store, engine } = change;
   const known = channelId.length === 16 && store.conversations.get(channelId) !== undefined;
   store.evidence.add({
-    channelId: channelId.length === 16 ? channelId : undefined,
+    // Channels that are none of ours can be named without end: what comes in them counts together.
+    channelId: known ? channelId : undefined,
     kind: code,
     summary: reason,
     // The hash names the bytes without keeping megabytes of garbage.

@@ -60,6 +60,11 @@ const FIXTURES: readonly string[] = [
   INSERT INTO predecessors VALUES (${b(9, 16)}, 12, ${NOW});
   INSERT INTO predecessor_rows VALUES (${b(9, 16)}, 'group', ${b(71, 400)});
   `,
+  `
+  INSERT INTO tree_uploads VALUES (${b(9, 16)}, ${b(80)}, ${b(81, 400)}, 0);
+  INSERT INTO tree_downloads VALUES (${b(82, 16)}, ${b(83, 80)}, ${NOW});
+  INSERT INTO held_rows VALUES (1, ${b(82, 16)}, ${b(84, 300)});
+  `,
 ];
 
 /** A profile's database as a program with this schema left it. */

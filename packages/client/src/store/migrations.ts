@@ -1,10 +1,16 @@
 /** Numbered forward migrations. Migration n takes a database from version n - 1 to n; `user_version` holds the number. */
 import type { Driver } from './driver.ts';
 import { damaged, LocalStateError } from './local-state-error.ts';
-import { SCHEMA_LOG, SCHEMA_REINIT, SCHEMA_TREES, SCHEMA_V1 } from './schema.ts';
+import { SCHEMA_EVIDENCE_BOUND, SCHEMA_LOG, SCHEMA_REINIT, SCHEMA_TREES, SCHEMA_V1 } from './schema.ts';
 import { numberOf } from './sql.ts';
 
-export const MIGRATIONS: readonly string[] = [SCHEMA_V1, SCHEMA_LOG, SCHEMA_REINIT, SCHEMA_TREES];
+export const MIGRATIONS: readonly string[] = [
+  SCHEMA_V1,
+  SCHEMA_LOG,
+  SCHEMA_REINIT,
+  SCHEMA_TREES,
+  SCHEMA_EVIDENCE_BOUND,
+];
 
 /** "qpcp": tells a profile from any other SQLite file. */
 const APPLICATION_ID = 0x71706370;

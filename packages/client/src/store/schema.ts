@@ -378,3 +378,10 @@ CREATE TABLE held_rows (
 ) STRICT;
 CREATE INDEX held_rows_by_channel ON held_rows (channel_id, id);
 `;
+
+/** Who misbehaves often does not fill the disk with the proof of it. */
+export const SCHEMA_EVIDENCE_BOUND = `
+-- How many of the same kind and channel stood between this one and the one before it, and are not kept.
+ALTER TABLE evidence ADD COLUMN left_out INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX evidence_alike ON evidence (kind, channel_id, id);
+`;

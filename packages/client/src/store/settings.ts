@@ -18,10 +18,17 @@ interface Evidence {
   /** The statements or envelopes themselves. */
   readonly data: Uint8Array;
   readonly atMs: number;
+  /** How many of the same kind and channel came between this one and the one before it, and were not kept. */
+  readonly leftOut: number;
 }
 
+/** Of one kind in one channel; what lies between goes. */
+const FIRST_KEPT = 8;
+const NEWEST_KEPT = 24;
+
 export interface EvidenceStore {
-  add(evidence: Omit<Evidence, 'id'>): number;
+  /** Keeps it; of one kind in one channel (or in none) the first and the newest, as there may be no end of them. */
+  add(evidence: Omit<Evidence, 'id' | 'leftOut'>): number;
   /** Newest first. */
   list(limit: number): readonly Evidence[];
 }
@@ -47,9 +54,23 @@ export function settingsStore(driver: Driver): SettingsStore {
 export function evidenceStore(driver: Driver): EvidenceStore {
   const add = driver.prepare('INSERT INTO evidence (channel_id, kind, summary, data, at) VALUES (?, ?, ?, ?, ?)');
   const list = driver.prepare('SELECT * FROM evidence ORDER BY id DESC LIMIT ?');
+  const firstOfNewest = driver.prepare(
+    `SELECT id, left_out FROM evidence WHERE kind = ? AND channel_id IS ? ORDER BY id LIMIT 2 OFFSET ${FIRST_KEPT}`,
+  );
+  const countAlike = driver.prepare('SELECT count(*) AS n FROM evidence WHERE kind = ? AND channel_id IS ?');
+  const remove = driver.prepare('DELETE FROM evidence WHERE id = ?');
+  const leaveOut = driver.prepare('UPDATE evidence SET left_out = left_out + ? WHERE id = ?');
   return {
-    add: ({ channelId, kind, summary, data, atMs }) =>
-      Number(add.run(channelId ?? null, kind, summary, data, atMs).lastInsertRowid),
+    add({ channelId, kind, summary, data, atMs }) {
+      const channel = channelId ?? null;
+      const { lastInsertRowid } = add.run(channel, kind, summary, data, atMs);
+      while (numberOf(countAlike.get(kind, channel) ?? {}, 'n') > FIRST_KEPT + NEWEST_KEPT) {
+        const [oldest, next] = firstOfNewest.all(kind, channel);
+        remove.run(numberOf(oldest!, 'id'));
+        leaveOut.run(numberOf(oldest!, 'left_out') + 1, numberOf(next!, 'id'));
+      }
+      return Number(lastInsertRowid);
+    },
     list: (limit) =>
       list.all(limit).map((row) => ({
         id: numberOf(row, 'id'),
@@ -58,6 +79,7 @@ export function evidenceStore(driver: Driver): EvidenceStore {
         summary: textOf(row, 'summary'),
         data: bytesOf(row, 'data'),
         atMs: numberOf(row, 'at'),
+        leftOut: numberOf(row, 'left_out'),
       })),
   };
 }

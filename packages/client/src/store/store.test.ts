@@ -618,8 +618,34 @@ test('settings and evidence', () => {
   const shown = { channelId: undefined, kind: 'log-mismatch', summary: 'two logs', data: crypto.random(64), atMs: 3 };
   const id = evidence.add(shown);
   evidence.add({ ...shown, channelId: crypto.random(16) });
-  assert.deepEqual(evidence.list(5)[1], { ...shown, id });
+  assert.deepEqual(evidence.list(5)[1], { ...shown, id, leftOut: 0 });
   assert.equal(evidence.list(1).length, 1);
+});
+
+test('of evidence that does not end the first and the newest are kept, and how many were not (THREATS 27)', () => {
+  const { evidence } = openMemoryStore();
+  const channels = [undefined, crypto.random(16), crypto.random(16)];
+  const one = { summary: 'another log', data: crypto.random(64 * 1024) };
+  for (let atMs = 0; atMs < 300; atMs++) {
+    for (const channelId of channels) evidence.add({ ...one, channelId, kind: 'key-transparency', atMs });
+  }
+  evidence.add({ ...one, channelId: undefined, kind: 'log-mismatch', atMs: 0 });
+  const all = evidence.list(1_000);
+  assert.equal(all.length, 3 * 32 + 1);
+  for (const channelId of channels) {
+    const alike = all
+      .filter((each) => each.kind === 'key-transparency' && each.channelId?.toString() === channelId?.toString())
+      .toReversed();
+    const newest = Array.from({ length: 24 }, (_, i) => 276 + i);
+    assert.deepEqual(
+      alike.map(({ atMs }) => atMs),
+      [0, 1, 2, 3, 4, 5, 6, 7, ...newest],
+    );
+    assert.deepEqual(
+      alike.map(({ leftOut }) => leftOut),
+      alike.map(({ atMs }) => (atMs === 276 ? 268 : 0)),
+    );
+  }
 });
 
 test('a step of the engine is whole or not at all, across modules (THREATS 11)', () => {
