@@ -1,10 +1,13 @@
 // Device certificates are renewed at half of their year (PROTOCOL section 1): new at the server, in the log, and in the
 // leaf of every group, with the clocks of everybody moved on.
 import assert from 'node:assert/strict';
+import { rm } from 'node:fs/promises';
+import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { parseDeviceCertificate } from '@quicprochat/core';
 import { nodeCrypto } from '@quicprochat/crypto/node';
 import { restoreGroup, roster } from '@quicprochat/mls';
+import { findRunning, restoreServer } from '@quicprochat/server';
 import { methods } from '@quicprochat/transport';
 import { mlsHooks } from '../packages/client/src/profile/group-parameters.ts';
 import { certificateExtension, usernameOf } from '../packages/client/src/profile/member.ts';
@@ -98,4 +101,34 @@ test('at half of the year, not before: the server, the log and every group learn
   const group = await bob.client.createGroup('new friends');
   await bob.client.invite(group.id, ['alice']);
   await alice.joined('new friends');
+});
+
+test('a server restored from before the renewal is given a certificate above both, once the rollback is accepted', async () => {
+  const backup = path.join(world.folder, 'backup');
+  const operator = await findRunning({ dataDir: world.dataDir });
+  await operator!.call('backUp', { target: backup, withSecrets: true });
+  passDays(185);
+  await logInAgain(alice);
+  await alice.until('a new certificate', () => serial(alice) === 3n);
+  await logInAgain(bob);
+  assert.equal((await bob.client.resolve('alice')).devices[0]?.certificateSerial, 3);
+  assert.deepEqual((await alice.client.audit()).findings, []);
+
+  await world.stopServer();
+  await rm(world.dataDir, { recursive: true });
+  const request = { source: backup, dataDir: world.dataDir, origin: undefined, storeKey: undefined };
+  await restoreServer(request, () => {}, new AbortController().signal);
+  await world.startServer();
+  for (const one of [alice, bob]) {
+    await logInAgain(one);
+    const isFound = ({ kind }: { readonly kind: string }): boolean => kind === 'rollback';
+    assert.ok((await one.client.audit()).findings.some(isFound), one.name);
+    await one.client.audit({ accept: true });
+  }
+  await alice.until('a certificate that the server does not have yet', () => serial(alice) === 4n);
+  assert.equal((await bob.client.resolve('alice')).devices[0]?.certificateSerial, 4);
+  for (const one of [alice, bob]) {
+    const open = (await one.client.audit()).findings.filter(({ accepted }) => !accepted);
+    assert.deepEqual(open, [], one.name);
+  }
 });

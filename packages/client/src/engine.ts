@@ -61,6 +61,8 @@ export interface Reactions {
   treeWanted(): void;
   /** KeyPackages were used. */
   keysUsed(): void;
+  /** The server lists this device with another certificate than its own. */
+  certificateLost(): void;
 }
 
 /**

@@ -121,6 +121,7 @@ class ClientEngine implements Client {
       treeWanted: () => this.#trees.kick(),
       inboxGap: () => this.#background(() => this.#lookForLostEntries()),
       keysUsed: () => this.#background(() => this.#publish()),
+      certificateLost: () => this.#background(() => this.#publish()),
     };
   }
 

@@ -1,7 +1,8 @@
 /**
- * This device's certificate, renewed at half of its year by a device that holds the identity key (PROTOCOL section 1):
+ * This device's certificate, renewed at half of its year, or where the server lists another one (it was put back to an
+ * earlier state), by a device that holds the identity key (PROTOCOL section 1):
  *
- *   half over ─▶ next serial signed, on disk ─▶ the account's next statement, RegisterDevice ─▶ ours from now on
+ *   half over, or not ours ─▶ next serial signed, on disk ─▶ the account's next statement, RegisterDevice ─▶ ours from now on
  *     ─▶ fresh KeyPackages ─▶ an update commit in each group, so that the leaf carries it (duties.ts)
  *
  * A repeat after a crash sends the same certificate, which the server knows again.
@@ -23,6 +24,8 @@ import { statusOf } from './server-errors.ts';
 import type { StoredAccount } from './store/index.ts';
 
 const PENDING_KEY = 'certificate-renewal';
+/** The certificate that the server lists in place of ours, hex. */
+const LISTED_OTHERWISE_KEY = 'certificate-listed-otherwise';
 /** Another device of the account may change it at the same moment. */
 const ATTEMPTS_MAX = 3;
 
@@ -32,9 +35,11 @@ export async function renewCertificate(engine: Engine): Promise<boolean> {
     const account = engine.self;
     const { identityPrivateKey } = account;
     const current = parseDeviceCertificate(account.certificate)?.claims;
-    if (identityPrivateKey === undefined || current === undefined || !isHalfOver(current, engine.nowSecs()))
-      return false;
-    const renewed = successorOf(engine, account, identityPrivateKey, current);
+    if (identityPrivateKey === undefined || current === undefined) return false;
+    const listed = listedOtherwise(engine)?.serial ?? 0n;
+    if (!isHalfOver(current, engine.nowSecs()) && listed === 0n) return false;
+    const highest = listed > current.serial ? listed : current.serial;
+    const renewed = successorOf(engine, account, identityPrivateKey, { ...current, serial: highest });
     for (let attempt = 1; ; attempt++) {
       try {
         await register(engine, account, renewed);
@@ -46,6 +51,7 @@ export async function renewCertificate(engine: Engine): Promise<boolean> {
     engine.change((change) => {
       change.store.account.save({ ...account, certificate: renewed });
       change.store.settings.set(PENDING_KEY, undefined);
+      change.store.settings.set(LISTED_OTHERWISE_KEY, undefined);
       change.accountChanged = true;
       for (const { channelId, groupId } of change.store.conversations.all()) {
         if (groupId !== undefined) change.after(() => engine.reactions.dutiesChanged(channelId));
@@ -53,6 +59,36 @@ export async function renewCertificate(engine: Engine): Promise<boolean> {
     });
     return true;
   });
+}
+
+/**
+ * Takes down whether the account, as verified, has this device with another certificate than its own: then the server was
+ * put back to an earlier state. Others who have seen ours refuse an earlier one, so there has to be one above both.
+ * @returns whether that is so
+ */
+export function noteListed(engine: Engine, certificates: readonly Uint8Array[]): boolean {
+  const account = engine.self;
+  if (account.identityPrivateKey === undefined) return false;
+  const { settings } = engine.store;
+  const listed = certificates.find((bytes) => isOf(account, bytes));
+  // One whose answer was lost is sent again at its time. A device without any is none of the account's any more.
+  const isOurs =
+    listed === undefined || equal(listed, account.certificate) || settings.get(PENDING_KEY) === encodeHex(listed);
+  const value = isOurs ? undefined : encodeHex(listed);
+  if (settings.get(LISTED_OTHERWISE_KEY) !== value) {
+    engine.change((change) => change.store.settings.set(LISTED_OTHERWISE_KEY, value));
+  }
+  return !isOurs;
+}
+
+function listedOtherwise({ store }: Engine): DeviceCertificate | undefined {
+  const bytes = decodeHex(store.settings.get(LISTED_OTHERWISE_KEY) ?? '');
+  return bytes && parseDeviceCertificate(bytes)?.claims;
+}
+
+function isOf({ deviceId }: StoredAccount, certificate: Uint8Array): boolean {
+  const claims = parseDeviceCertificate(certificate)?.claims;
+  return claims !== undefined && equal(claims.deviceId, deviceId);
 }
 
 function isHalfOver({ notBeforeSecs, notAfterSecs }: DeviceCertificate, nowSecs: number): boolean {
@@ -94,10 +130,7 @@ async function register(engine: Engine, account: StoredAccount, renewed: Uint8Ar
   const accountStatement = await signNextStatement(engine, ({ certificates, revocations }) => {
     isThere = certificates.some((bytes) => equal(bytes, renewed));
     if (isThere) return 'unchanged';
-    const isOwn = (bytes: Uint8Array): boolean => {
-      const deviceId = parseDeviceCertificate(bytes)?.claims.deviceId;
-      return deviceId !== undefined && equal(deviceId, account.deviceId);
-    };
+    const isOwn = (bytes: Uint8Array): boolean => isOf(account, bytes);
     if (!certificates.some(isOwn)) {
       throw new ClientError('refused', 'device-unknown', 'this device is not one of the account’s any more');
     }

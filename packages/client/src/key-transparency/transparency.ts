@@ -27,6 +27,7 @@ import { resolveIdentity, resolveSelf } from '../contacts.ts';
 import type { Change, Engine } from '../engine.ts';
 import { ClientError, toClientError } from '../errors.ts';
 import { LocalStateError, type StoredConversation } from '../store/index.ts';
+import { noteListed } from '../renew-certificate.ts';
 import { pauseSending } from '../watch-server.ts';
 import { enterLog } from './enter-log.ts';
 import {
@@ -272,6 +273,10 @@ export class Transparency {
         if (openLogFinding(engine) !== undefined) {
           change.store.log.forgetCopy();
           change.store.settings.set(UNMIRRORED_KEY, undefined);
+          // Which of our entries this log has shows anew, and with them what the server has lost of us.
+          for (const { version, statementHash } of change.store.log.ownEntries()) {
+            change.store.log.saveOwnEntry({ version, statementHash, seen: undefined });
+          }
         }
         change.store.log.settleFindings(engine.nowMs());
         goOn(change);
@@ -366,8 +371,10 @@ export class Transparency {
   }
 
   async #seeOwn(): Promise<void> {
-    const { logged } = await resolveSelf(this.#engine);
+    const engine = this.#engine;
+    const { logged, keys } = await resolveSelf(engine);
     if (logged !== undefined) await this.noteOwn(logged);
+    if (noteListed(engine, keys.certificates)) engine.reactions.certificateLost();
   }
 
   /**
