@@ -1,6 +1,8 @@
 // `qpc demo`, as `npm run demo` starts it: every step holds, and nothing is left behind.
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { existsSync, mkdirSync, readdirSync } from 'node:fs';
+import { connect } from 'node:net';
 import path from 'node:path';
 import { test } from 'node:test';
 import { QPC_MAIN, World } from './world.ts';
@@ -46,4 +48,19 @@ test('--keep leaves the folder, with what the server has', async () => {
   await demo.failure();
   const [folder = ''] = readdirSync(String(env['TMPDIR']));
   assert.ok(existsSync(path.join(world.folder, 'kept', folder, 'server')));
+});
+
+test('killed, it leaves no server behind', async () => {
+  const env = temporary('killed');
+  const demo = world.run('demo', QPC_MAIN, ['demo', '--json'], env);
+  await demo.event('the first step', (event) => event.type === 'step');
+  const [folder = ''] = readdirSync(String(env['TMPDIR']));
+  // A server that stops removes it, and then ends who is connected to it.
+  const socket = path.join(world.folder, 'killed', folder, 'server', 'control.sock');
+  const toServer = connect(socket);
+  await once(toServer, 'connect');
+  demo.kill('SIGKILL');
+  await demo.exited;
+  await once(toServer, 'close');
+  assert.equal(existsSync(socket), false);
 });

@@ -8,7 +8,14 @@ import path from 'node:path';
 import type { CommandContext } from '../command.ts';
 import { CliError, ExitCode } from '../errors.ts';
 import type { JsonFields, Output, Segment } from '../output.ts';
-import { JsonProgram, qpcCommand, serverProgram, type JsonEvent, type Surroundings } from './processes.ts';
+import {
+  END_WITH_PARENT,
+  JsonProgram,
+  qpcCommand,
+  serverProgram,
+  type JsonEvent,
+  type Surroundings,
+} from './processes.ts';
 
 /** The whole demo, in case something hangs. It takes a few seconds. */
 const DEMO_TIMEOUT_MS = 120_000;
@@ -328,7 +335,7 @@ class Stage {
       );
     }
     const words = ['--data-dir', this.#serverFolder, '--listen', `127.0.0.1:${this.port}`, '--json'];
-    this.#server = new JsonProgram('qpc-server', [program, ...words], this.#surroundings);
+    this.#server = new JsonProgram('qpc-server', ['--import', END_WITH_PARENT, program, ...words], this.#surroundings);
     const ready = await this.#server.event('it was ready', (event) => event.type === 'ready');
     const { port, caCert } = ready;
     if (typeof port !== 'number' || typeof caCert !== 'string')

@@ -166,9 +166,13 @@ export class JsonProgram {
   }
 }
 
+const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
+
+/** For `--import`, into a program that has no reason to outlive us. A `qpc` ends with its input by itself. */
+export const END_WITH_PARENT = new URL(`end-with-parent.${extension}`, import.meta.url).href;
+
 /** Runs this very program, whichever form it has. */
 export function qpcCommand(words: readonly string[]): string[] {
-  const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
   return [fileURLToPath(new URL(`../main.${extension}`, import.meta.url)), '--json', ...words];
 }
 
