@@ -1,14 +1,17 @@
 /**
  * The audit log on disk: one JSON object a line, only ever appended to, readable by its owner alone. At a size the file
  * becomes `<name>.1`, that one `<name>.2`, and so on; the last is removed. Lines of one turn of the event loop are
- * written together, so a crash loses those of that turn, and a line that it cut off is ended at the next start. A disk
- * that takes no more stops no call: the log says so.
+ * written together, so a crash loses those of that turn, and a line that it cut off is ended at the next start. What was
+ * written is synced a second later, so that is what a loss of power takes; no call waits for it. A disk that takes no more
+ * stops no call: the log says so.
  */
 import {
   closeSync,
   constants,
   existsSync,
   fchmodSync,
+  fdatasync,
+  fdatasyncSync,
   fstatSync,
   openSync,
   readSync,
@@ -25,9 +28,10 @@ const { O_APPEND, O_CREAT, O_NOFOLLOW, O_RDONLY, O_WRONLY } = constants;
 const OWNER_ONLY = 0o600;
 // Of lines that could not be written; more are dropped and counted.
 const WAITING_BYTES_MAX = 1024 * 1024;
+const SYNC_AFTER_MS = 1000;
 
 export interface AuditFile extends AuditSink {
-  /** Writes what waits. */
+  /** Writes what waits, and syncs it. */
   close(): void;
 }
 
@@ -52,13 +56,31 @@ export function openAuditFile(
   let scheduled = false;
   let isFailing = false;
   let isClosed = false;
+  let syncTimer: NodeJS.Timeout | undefined;
 
+  const noteSync = (error: unknown): void => {
+    if (error) log.error({ err: error }, 'the audit log cannot be synced: the newest lines may not be on the disk');
+  };
+  const syncSoon = (): void => {
+    if (!isFile) return;
+    syncTimer ??= setTimeout(() => {
+      syncTimer = undefined;
+      fdatasync(handle, (error) => {
+        // Closing syncs by itself, and takes the handle away.
+        if (!isClosed) noteSync(error);
+      });
+    }, SYNC_AFTER_MS).unref();
+  };
   // The old handle stays until there is a new one: a number that was given back might be the database's by then.
   const rotate = (): void => {
     // Put away already, and only the new one could not be made: another round would push out an old one for nothing.
     if (existsSync(path)) putAway();
     const next = open(path);
-    closeSync(handle);
+    const put = handle;
+    fdatasync(put, (error) => {
+      noteSync(error);
+      closeSync(put);
+    });
     handle = next;
     size = 0;
   };
@@ -81,6 +103,7 @@ export function openAuditFile(
       // What was written of it before an error stands; the rest is tried again.
       const written = writeSync(handle, bytes);
       size += written;
+      syncSoon();
       waiting = bytes.subarray(written).toString();
       if (isFailing) log.info({ dropped }, 'the audit log is written again');
       isFailing = false;
@@ -104,6 +127,12 @@ export function openAuditFile(
       if (isClosed) return;
       isClosed = true;
       flush();
+      clearTimeout(syncTimer);
+      try {
+        if (isFile) fdatasyncSync(handle);
+      } catch (error) {
+        noteSync(error);
+      }
       closeSync(handle);
     },
   };

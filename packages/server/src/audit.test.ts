@@ -2,7 +2,7 @@
 // bounded. The calls are real ones.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import {
+import fs, {
   closeSync,
   constants,
   existsSync,
@@ -16,6 +16,7 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -315,6 +316,37 @@ describe('the file', () => {
     assert.equal(statSync(file).mode & 0o777, 0o600);
     audit.write(line('too late'));
     audit.close();
+  });
+
+  test('what was written is synced within a second, in the background; the rest when it is put away or closed', async (t) => {
+    t.mock.timers.enable({ apis: ['setTimeout'] });
+    const later = t.mock.method(fs, 'fdatasync');
+    const now = t.mock.method(fs, 'fdatasyncSync');
+    syncBuiltinESMExports();
+    t.after(() => {
+      t.mock.restoreAll();
+      syncBuiltinESMExports();
+    });
+    const log = new TestLog();
+    const audit = openAuditFile(path.join(folder, 'synced.log'), { bytesMax: 300, files: 3 }, log);
+    audit.write(line('one'));
+    await nextTurn();
+    t.mock.timers.tick(900);
+    audit.write(line('two'));
+    await nextTurn();
+    assert.equal(later.mock.callCount(), 0);
+    t.mock.timers.tick(100);
+    assert.equal(later.mock.callCount(), 1);
+    t.mock.timers.tick(5_000);
+    assert.equal(later.mock.callCount(), 1, 'nothing new, nothing to sync');
+    for (let i = 0; i < 3; i++) audit.write(line(String(i)));
+    await nextTurn();
+    assert.equal(later.mock.callCount(), 2, 'the one put away');
+    audit.close();
+    assert.equal(now.mock.callCount(), 1);
+    t.mock.timers.tick(5_000);
+    assert.equal(later.mock.callCount(), 2, 'not after its end');
+    assert.deepEqual(log.lines, []);
   });
 
   test('THREATS 27: is bounded: at its size a new one begins, and the oldest goes', async () => {
