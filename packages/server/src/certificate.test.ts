@@ -13,7 +13,7 @@ import { CertificateKeeper } from './certificate-keeper.node.ts';
 import { findRunning, resolveConfig, startServer, StartupError } from './index.node.ts';
 import type { RunningServer, ServerConfig } from './index.node.ts';
 import { listenAgain } from './listen-again.ts';
-import { makeTestCertificate } from './testing/certificates.node.ts';
+import { makeTestCertificate, makeTestChain } from './testing/certificates.node.ts';
 import type { TestCertificate } from './testing/certificates.node.ts';
 import { TestClock, TestLog } from './testing/world.node.ts';
 import type { ServerCertificate } from './tls.node.ts';
@@ -112,6 +112,44 @@ test('a new pair is taken up on the same port, and what cannot be used changes n
     assert.ok(status.warnings.some(({ code }) => code === 'certificate-expires'));
     again.close();
     assert.match(readFileSync(path.join(server.dataDir, 'audit.log'), 'utf8'), /"certificate_replaced"/);
+  } finally {
+    await server.close();
+  }
+});
+
+test('a chain in which one is not signed by the next is refused at the start and at a reload, and which one is said', async () => {
+  const { leaf, intermediate, root, privateKey } = await makeTestChain(['localhost']);
+  const other = await makeTestChain(['localhost']);
+  const config = configOf('chain', { tlsCert: file('cert'), tlsKey: file('key') });
+  const broken: readonly (readonly [string, RegExp])[] = [
+    // Of the same name, as after an authority has renewed its own.
+    [
+      leaf + other.intermediate + other.root,
+      /certificate 1 \(localhost\) is not signed by certificate 2 \(Test Intermediate\)$/,
+    ],
+    [
+      leaf + intermediate + other.root,
+      /certificate 2 \(Test Intermediate\) is not signed by certificate 3 \(Test Root\)$/,
+    ],
+    [leaf + root + intermediate, /certificate 1 \(localhost\) is not signed by certificate 2 \(Test Root\)$/],
+    [leaf + root, /certificate 1 \(localhost\) is not signed by certificate 2 \(Test Root\)$/],
+  ];
+  for (const [certificate, message] of broken) {
+    give({ certificate, privateKey });
+    await assert.rejects(startServer(config), { kind: 'config', message, hint: /leave others out/ });
+  }
+  give({ certificate: leaf + intermediate, privateKey });
+  const server = await startServer(config);
+  try {
+    for (const [certificate, message] of broken) {
+      give({ certificate, privateKey });
+      await assert.rejects(server.reloadCertificate(), { message });
+    }
+    give({ certificate: leaf + intermediate + root, privateKey });
+    assert.equal((await server.reloadCertificate()).kind, 'replaced');
+    const client = await connect(server, { certificate: root, privateKey });
+    await client.call(methods.p2p.health, {});
+    client.close();
   } finally {
     await server.close();
   }

@@ -114,6 +114,7 @@ function check(
       'Give a pair that belongs together.',
     );
   }
+  refuseBrokenChain(chain, certificatePath);
   if (!isKindForClients(key)) {
     throw new StartupError(
       'config',
@@ -137,6 +138,28 @@ function check(
     );
   }
   return expiresAtMs;
+}
+
+/**
+ * Each certificate is signed by the next, as clients need it who trust only what the last one leads to. A browser finds a
+ * way around a wrong one; the server would start, and every client refuse it.
+ */
+function refuseBrokenChain(chain: readonly X509Certificate[], certificatePath: string): void {
+  for (const [i, each] of chain.entries()) {
+    const issuer = chain[i + 1];
+    if (issuer === undefined || (each.checkIssued(issuer) && each.verify(issuer.publicKey))) continue;
+    throw new StartupError(
+      'config',
+      `${certificatePath}: certificate ${i + 1} (${nameOf(each)}) is not signed by certificate ${i + 2} (${nameOf(issuer)})`,
+      'Put the certificate of the key first, then the one that has signed it, and so on; leave others out.',
+    );
+  }
+}
+
+/** What to call it on a line of its own. */
+function nameOf({ subject, serialNumber }: X509Certificate): string {
+  const name = /^CN=(.+)$/m.exec(subject)?.[1] ?? subject.replaceAll('\n', ', ');
+  return name === '' ? `serial number ${serialNumber}` : name;
 }
 
 /** What the TLS of the QUIC engine offers. The server would listen with Ed25519 or P-521, and every handshake fail. */
