@@ -1,4 +1,5 @@
 /** What the program ends with, and how failures of every kind become one line with a cause, a next step and a code. */
+import path from 'node:path';
 import { ControlError, OperatorRefusal, RestoreError, StartupError } from '@quicprochat/server';
 import type { StartupErrorKind } from '@quicprochat/server';
 
@@ -33,6 +34,16 @@ export class CliError extends Error {
 
 export function usageError(message: string, hint: string): CliError {
   return new CliError(ExitCode.usage, 'config', message, hint);
+}
+
+/** Of what only a server that runs can do. */
+export function notRunning(dataDir: string): CliError {
+  return new CliError(
+    ExitCode.unreachable,
+    'not-running',
+    `no server runs on ${path.resolve(dataDir)}`,
+    'Start it with qpc-server, or name its data folder with --data-dir.',
+  );
 }
 
 const OF_STARTUP: Readonly<Record<StartupErrorKind, ExitCode>> = {

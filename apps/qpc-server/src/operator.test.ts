@@ -128,8 +128,11 @@ test('without a server, its folder is opened instead; what needs one says so', a
   const nothing = await run('admin', 'accounts', '--data-dir', at('elsewhere'));
   assert.deepEqual([status.code, status.last['code']], [3, 'not-running']);
   assert.deepEqual([bans.code, bans.last['count']], [0, 0], bans.out);
-  assert.equal(reload.code, 6);
+  assert.equal(reload.code, 3);
   assert.match(reload.err, /no server runs on/);
+  const device = await run('admin', 'end-sessions', 'alice', '--device', 'zz', '--data-dir', at('restored'));
+  assert.equal(device.code, 2);
+  assert.match(device.err, /^qpc-server: --device takes an id of 32 hex digits, not "zz"\. [^\n]*\n$/);
   assert.deepEqual([sealed.code, read.code, nothing.code], [2, 6, 6]);
   assert.match(nothing.err, /there is no server in .*elsewhere/);
   assert.equal(existsSync(at('elsewhere')), false);

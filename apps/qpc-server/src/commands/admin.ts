@@ -1,6 +1,7 @@
 /** Moderation and care of accounts, on a server that runs or on the folder of one that does not. */
 import { rmSync } from 'node:fs';
 import {
+  findRunning,
   openOperator,
   OperatorRefusal,
   readReport,
@@ -10,8 +11,8 @@ import {
 import type { Operator } from '@quicprochat/server';
 import { folderSettings } from '../command.ts';
 import type { Command, CommandContext } from '../command.ts';
-import { usageError } from '../errors.ts';
-import { iso } from '../output.ts';
+import { notRunning, usageError } from '../errors.ts';
+import { iso, plural } from '../output.ts';
 import type { JsonFields } from '../output.ts';
 
 const ACCOUNT = { name: 'ACCOUNT', summary: 'a username, or an identity key of 64 hex digits' } as const;
@@ -32,7 +33,6 @@ async function* pages<T>(next: (last: T | undefined) => Promise<readonly T[]>): 
 }
 
 const until = (untilMs: number | undefined): string => (untilMs === undefined ? 'for good' : `until ${iso(untilMs)}`);
-const plural = (n: number, one: string): string => `${n} ${one}${n === 1 ? '' : 's'}`;
 
 const accounts: Command = {
   name: 'admin accounts',
@@ -179,17 +179,22 @@ const endSessions: Command = {
   args: [ACCOUNT],
   options: [{ name: 'device', value: 'ID', summary: 'only this one, 32 hex digits' }],
   settings: folderSettings,
-  run: (context) =>
-    withOperator(context, async (operator) => {
+  run: (context) => {
+    const device = context.option('device');
+    const deviceId = device?.toLowerCase();
+    if (deviceId !== undefined && !/^[0-9a-f]{32}$/.test(deviceId)) {
+      throw usageError(`--device takes an id of 32 hex digits, not "${device}"`, 'See qpc-server admin account NAME.');
+    }
+    return withOperator(context, async (operator) => {
       const { out, signal } = context;
-      const deviceId = context.option('device')?.toLowerCase();
       const request = { account: context.word('ACCOUNT'), ...(deviceId === undefined ? {} : { deviceId }) };
       const done = await operator.call('endSessions', request, { signal });
       out.say(
         `${plural(done.sessionsEnded, 'session')} of ${done.username} ended, ${plural(done.connectionsEnded, 'connection')} closed`,
       );
       return done;
-    }),
+    });
+  },
 };
 
 const reportKey: Command = {
@@ -337,17 +342,19 @@ const reloadCertificate: Command = {
   name: 'admin reload-certificate',
   summary: 'take up a renewed certificate now; it happens by itself within seconds, or on SIGHUP',
   settings: folderSettings,
-  run: (context) =>
-    withOperator(context, async (operator) => {
-      const { kind, expiresAtMs } = await operator.call('reloadCertificate', {}, { signal: context.signal });
-      const date = iso(expiresAtMs)?.slice(0, 10) ?? '';
-      context.out.say(
-        kind === 'replaced'
-          ? `The new certificate is in use, until ${date}.`
-          : `The certificate is the same, until ${date}.`,
-      );
-      return { replaced: kind === 'replaced', expiresAt: iso(expiresAtMs) };
-    }),
+  run: async ({ out, config, signal }) => {
+    const { dataDir } = config();
+    const server = await findRunning(config(), signal);
+    if (server === undefined) throw notRunning(dataDir);
+    const { kind, expiresAtMs } = await server.call('reloadCertificate', {}, { signal });
+    const date = iso(expiresAtMs)?.slice(0, 10) ?? '';
+    out.say(
+      kind === 'replaced'
+        ? `The new certificate is in use, until ${date}.`
+        : `The certificate is the same, until ${date}.`,
+    );
+    return { replaced: kind === 'replaced', expiresAt: iso(expiresAtMs) };
+  },
 };
 
 export const ADMIN_COMMANDS: readonly Command[] = [

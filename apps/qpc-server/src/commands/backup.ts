@@ -2,7 +2,7 @@ import path from 'node:path';
 import { openOperator } from '@quicprochat/server';
 import { folderSettings } from '../command.ts';
 import type { Command } from '../command.ts';
-import { bytesText } from '../output.ts';
+import { bytesText, plural } from '../output.ts';
 
 export const backup: Command = {
   name: 'backup',
@@ -32,7 +32,7 @@ export const backup: Command = {
       });
       out.endProgress();
       out.say(
-        `${report.path}: ${report.files} files, ${bytesText(report.bytes)}, of ${report.origin} with ${report.accounts} accounts`,
+        `${report.path}: ${plural(report.files, 'file')}, ${bytesText(report.bytes)}, of ${report.origin} with ${plural(report.accounts, 'account')}`,
       );
       if (report.withSecrets) out.warn('the folder holds the server’s secrets: guard it like the server itself');
       else out.say('Its secrets are not in it: keep a copy of them apart (see qpc-server backup --help).');

@@ -2,7 +2,7 @@ import path from 'node:path';
 import { readStoreKey, restoreServer } from '@quicprochat/server';
 import { folderSettings } from '../command.ts';
 import type { Command } from '../command.ts';
-import { bytesText } from '../output.ts';
+import { bytesText, plural } from '../output.ts';
 
 export const restore: Command = {
   name: 'restore',
@@ -33,7 +33,7 @@ export const restore: Command = {
     storeKey?.fill(0);
     out.say(
       `The backup is whole: ${report.origin}, made ${report.createdAt} by qpc-server ${report.version}, schema ` +
-        `${report.schemaVersion}, ${report.accounts} accounts, ${report.files} files, ${bytesText(report.bytes)}.`,
+        `${report.schemaVersion}, ${plural(report.accounts, 'account')}, ${plural(report.files, 'file')}, ${bytesText(report.bytes)}.`,
     );
     if (target !== undefined) out.say(`It has been restored to ${target}.`);
     if (report.secretsMissing.length > 0) {

@@ -1,9 +1,8 @@
-import path from 'node:path';
 import { findRunning } from '@quicprochat/server';
 import type { ServerStatus } from '@quicprochat/server';
 import type { Command } from '../command.ts';
 import { folderSettings } from '../command.ts';
-import { CliError, ExitCode } from '../errors.ts';
+import { notRunning } from '../errors.ts';
 import { bytesText, durationText, iso } from '../output.ts';
 import type { Output } from '../output.ts';
 
@@ -16,14 +15,7 @@ export const status: Command = {
   run: async ({ out, config, signal }) => {
     const { dataDir } = config();
     const server = await findRunning(config(), signal);
-    if (server === undefined) {
-      throw new CliError(
-        ExitCode.unreachable,
-        'not-running',
-        `no server runs on ${path.resolve(dataDir)}`,
-        'Start it with qpc-server, or name its data folder with --data-dir.',
-      );
-    }
+    if (server === undefined) throw notRunning(dataDir);
     const found = await server.call('status', {}, { signal });
     show(out, found);
     const { startedAtMs, certificate, ...others } = found;
