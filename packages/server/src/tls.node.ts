@@ -74,7 +74,7 @@ function readPem(file: string): Uint8Array {
     throw new StartupError(
       'config',
       `${file} cannot be read: ${reasonOf(error)}`,
-      'Give the certificate with --tls-cert and its key with --tls-key, or remove both from the data folder.',
+      'Put it back from a copy, or give a certificate with --tls-cert and its key with --tls-key.',
       { cause: error },
     );
   }

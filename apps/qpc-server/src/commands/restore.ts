@@ -39,7 +39,8 @@ export const restore: Command = {
     if (report.secretsMissing.length > 0) {
       out.warn(
         `the server needs ${report.secretsMissing.join(', ')}, which ${report.secretsMissing.length === 1 ? 'is' : 'are'} not in ` +
-          `the backup: copy them into ${target ?? 'the data folder'} before you start it, mode 0600`,
+          `the backup: copy them into ${target ?? 'the data folder'} before you start it, mode 0600` +
+          (report.secretsMissing.includes('cert.pem') ? '; or give it another certificate, with --tls-cert' : ''),
       );
     }
     if (report.logEntries > 0) {

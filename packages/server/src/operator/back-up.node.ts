@@ -27,9 +27,18 @@ export const BLOBS = 'blobs';
 export const SECRETS = 'secrets';
 
 /** Without these the accounts in the database are of no use, or clients take the server for another. */
-export const SECRETS_NEEDED: readonly string[] = ['opaque-setup', 'receipt-key', 'log-key', 'log-vrf-key'];
-/** With the certificate that the server made for itself: clients trust that very one. Never the store's key. */
-const SECRET_FILES: readonly string[] = [...SECRETS_NEEDED, 'audit-key', 'cert.pem', 'cert.der', 'key.pem'];
+export const SECRETS_OF_ACCOUNTS: readonly string[] = ['opaque-setup', 'receipt-key'];
+export const SECRETS_OF_LOG: readonly string[] = ['log-key', 'log-vrf-key'];
+/** The certificate that the server made for itself: clients trust that very one. */
+export const OWN_CERTIFICATE: readonly string[] = ['cert.pem', 'key.pem'];
+/** Never the store's key. */
+const SECRET_FILES: readonly string[] = [
+  ...SECRETS_OF_ACCOUNTS,
+  ...SECRETS_OF_LOG,
+  ...OWN_CERTIFICATE,
+  'audit-key',
+  'cert.der',
+];
 
 const PROGRESS_EVERY_BYTES = 64 * 1024 * 1024;
 

@@ -16,8 +16,10 @@ import {
   digest,
   MANIFEST,
   manifestSchema,
+  OWN_CERTIFICATE,
   SECRETS,
-  SECRETS_NEEDED,
+  SECRETS_OF_ACCOUNTS,
+  SECRETS_OF_LOG,
   syncFolder,
 } from './back-up.node.ts';
 import type { Manifest } from './back-up.node.ts';
@@ -61,7 +63,10 @@ export interface RestoreReport {
   readonly bytes: number;
   /** Entries of the key-transparency log in it. */
   readonly logEntries: number;
-  /** Secrets that are neither in the backup nor in the data folder, and without which the server doesn't start. */
+  /**
+   * Secrets that are neither in the backup nor in the data folder, and without which the server doesn't start; `cert.pem`
+   * and `key.pem` where it made them, though another certificate may take their place.
+   */
   readonly secretsMissing: readonly string[];
   readonly restored: boolean;
 }
@@ -102,10 +107,11 @@ export async function restoreServer(
   }
   const inside = inspect(request, manifest);
   const secrets = new Set(manifest.files.filter(({ path: each }) => each.startsWith(`${SECRETS}/`)).map(nameOf));
-  const secretsMissing =
-    inside.accounts === 0
-      ? []
-      : SECRETS_NEEDED.filter((name) => !secrets.has(name) && !existsSync(path.join(dataDir ?? source, name)));
+  const secretsMissing = [
+    ...(inside.accounts === 0 ? [] : SECRETS_OF_ACCOUNTS),
+    ...(inside.logEntries === 0 ? [] : SECRETS_OF_LOG),
+    ...(inside.ownCertificate ? OWN_CERTIFICATE : []),
+  ].filter((name) => !secrets.has(name) && !existsSync(path.join(dataDir ?? source, name)));
   if (dataDir !== undefined) {
     await copyInto(source, dataDir, manifest, signal).catch((error: unknown) => {
       if (!(error instanceof Error && 'code' in error && 'syscall' in error)) throw error;

@@ -174,17 +174,13 @@ describe('a restore', () => {
   });
 
   test('says which secrets are missing, takes those that are there, and overwrites neither them nor a database', async () => {
-    assert.deepEqual((await restore(at('plain'))).secretsMissing, [
-      'opaque-setup',
-      'receipt-key',
-      'log-key',
-      'log-vrf-key',
-    ]);
+    const needed = ['opaque-setup', 'receipt-key', 'log-key', 'log-vrf-key', 'cert.pem', 'key.pem'];
+    assert.deepEqual((await restore(at('plain'))).secretsMissing, needed);
     const target = at('with-secrets');
     mkdirSync(target, { mode: 0o700 });
-    for (const name of ['opaque-setup', 'receipt-key', 'log-key', 'log-vrf-key'])
-      cpSync(at('data', name), path.join(target, name));
+    for (const name of needed) cpSync(at('data', name), path.join(target, name));
     assert.deepEqual((await restore(at('plain'), target)).secretsMissing, []);
+    await (await startServer(configOf(target))).close();
     await refused(restore(at('plain'), target), 'place', /has a database already/);
     const other = at('other-secrets');
     mkdirSync(other, { mode: 0o700 });
@@ -192,6 +188,17 @@ describe('a restore', () => {
     await refused(restore(at('full'), other), 'place', /is there already, and another/);
     assert.equal(existsSync(path.join(other, 'qpc.db')), false);
     assert.equal(readFileSync(path.join(other, 'opaque-setup'), 'utf8'), 'mine');
+  });
+
+  test('of a server without accounts needs the keys of its log, which has begun', async () => {
+    const first = await startServer(configOf(at('nobody')));
+    const operator = await openOperator(configOf(at('nobody')));
+    await operator.call('backUp', { target: at('of-nobody'), withSecrets: false });
+    await first.close();
+    const report = await restore(at('of-nobody'), at('nobody-again'));
+    assert.deepEqual(report.secretsMissing, ['log-key', 'log-vrf-key', 'cert.pem', 'key.pem']);
+    for (const name of report.secretsMissing) cpSync(at('nobody', name), at('nobody-again', name));
+    await (await startServer(configOf(at('nobody-again')))).close();
   });
 
   test('stays away from the log that another database left, which would be replayed into this one', async () => {

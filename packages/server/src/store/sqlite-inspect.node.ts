@@ -10,6 +10,8 @@ export interface DatabaseReport {
   readonly schemaVersion: number;
   /** Undefined before the first start has settled it. */
   readonly origin: string | undefined;
+  /** Whether clients were given a certificate that the server made for itself. */
+  readonly ownCertificate: boolean;
   readonly accounts: number;
   /** Of the key-transparency log. */
   readonly logEntries: number;
@@ -43,6 +45,7 @@ export function inspectDatabase(file: DatabaseFile, depth: 'quick' | 'full'): Da
     return {
       schemaVersion,
       origin: origin === undefined ? undefined : new TextDecoder().decode(origin),
+      ownCertificate: db.prepare("SELECT 1 FROM setting WHERE key = 'certificate-made'").get() !== undefined,
       accounts: db
         .prepare<[], number>('SELECT count(*) FROM account WHERE opaque_record <> zeroblob(0)')
         .pluck()
