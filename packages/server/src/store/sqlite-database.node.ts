@@ -148,8 +148,14 @@ export function migrate(db: Database): number {
   return known;
 }
 
+/** Pages in the WAL, and how many of them have been moved into the database file. */
+export function walState(db: Database): { readonly pages: number; readonly moved: number } {
+  const [state] = db.pragma('wal_checkpoint(NOOP)') as [{ readonly log: number; readonly checkpointed: number }];
+  return { pages: state.log, moved: state.checkpointed };
+}
+
 /** Does what it can: a checkpoint that finds the file busy leaves the rest to the next. */
-export function checkpoint(db: Database, mode: 'PASSIVE' | 'TRUNCATE'): void {
+export function checkpoint(db: Database, mode: 'PASSIVE' | 'RESTART'): void {
   db.pragma(`wal_checkpoint(${mode})`);
 }
 

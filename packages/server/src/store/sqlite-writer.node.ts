@@ -2,14 +2,22 @@
  * The thread that writes (DESIGN section 6). It alone changes the database: it opens and migrates it, then takes what is
  * queued into one transaction per turn and answers when that is on disk.
  *
- * Checkpoints happen in another thread; when those cannot keep up and the WAL exceeds 64 MB, this one empties it.
+ * Checkpoints happen in another thread, and this one begins the WAL anew when that has little left to do or cannot keep up.
+ * The file keeps its size: writing over blocks it has is cheaper than new ones (12.7k instead of 10.8k enqueues/s, alone).
  */
-import { statSync } from 'node:fs';
 import { parentPort, workerData } from 'node:worker_threads';
 import { pack } from './arena.ts';
 import { channelHashes } from './channel-hashes.node.ts';
 import { createGroupCommit } from './group-commit.node.ts';
-import { checkpoint, createPrivateFile, lockStore, migrate, openDatabase, translated } from './sqlite-database.node.ts';
+import {
+  checkpoint,
+  createPrivateFile,
+  lockStore,
+  migrate,
+  openDatabase,
+  translated,
+  walState,
+} from './sqlite-database.node.ts';
 import {
   type Answer,
   type FromThread,
@@ -20,14 +28,28 @@ import {
   type WriterData,
 } from './sqlite-messages.node.ts';
 import { createWrites } from './sqlite-writes.node.ts';
-import { WriteQueue } from './write-queue.ts';
+import { TURN_WRITES, WriteQueue } from './write-queue.ts';
 
 const CACHE_KIB = 32 * 1024;
-const WAL_BYTES_MAX = 64 * 1024 * 1024;
+/** Pages of 4 KiB: from the first on the WAL begins anew when few are left to move, from the second on in any case. */
+const WAL_PAGES = 4096;
+const WAL_PAGES_MAX = 4 * WAL_PAGES;
+const FEW_PAGES = WAL_PAGES / 10;
+/** What a burst made longer is cut back to this. */
+const WAL_BYTES_KEPT = WAL_PAGES_MAX * 4096;
 /** A turn writes at most a few MB. */
 const WAL_CHECK_TURNS = 8;
-/** How long a reader's snapshot may hold up the emptying of the WAL. */
+/** How long a reader's snapshot may hold up the beginning anew. */
 const READER_WAIT_MS = 200;
+/**
+ * While there are many writes at a time, the first of a turn waits for those of others: 64 clients on two cores make turns
+ * of 18 writes instead of 12, which saves a tenth of the CPU. A few clients are never kept waiting, nor is a full turn.
+ */
+const MANY_WRITES = 8;
+const FULL_TURN = TURN_WRITES / 2;
+const PAUSE_MS = 1;
+/** After this long the last turn says nothing about how many there are now. */
+const RECENT_MS = 25;
 
 const port = parentPort!;
 const { file, limits, signals } = workerData as WriterData;
@@ -50,12 +72,15 @@ function start(): void {
   file.key?.fill(0);
   const schemaVersion = migrate(db);
   db.pragma(`busy_timeout = ${READER_WAIT_MS}`);
+  db.pragma(`journal_size_limit = ${WAL_BYTES_KEPT}`);
   const writes = createWrites(db, limits, channelHashes);
   const transact = createGroupCommit<WriteRequest>(db, ({ op, input }) =>
     (writes[op] as (input: unknown) => unknown)(input),
   );
   const queue = new WriteQueue<WriteRequest>();
   let scheduled = false;
+  let pause: ReturnType<typeof setTimeout> | undefined;
+  let lastTurn = { writes: 0, endedAt: 0 };
   let closing = false;
   let turnsUntilWalCheck = WAL_CHECK_TURNS;
 
@@ -69,20 +94,32 @@ function start(): void {
   /** The messages that came during a turn are read before the next one starts. */
   function schedule(): void {
     if (scheduled) return;
+    if (queue.size > 0 && queue.size < FULL_TURN && !closing && areMany()) {
+      pause ??= setTimeout(turn, PAUSE_MS);
+      return;
+    }
+    clearTimeout(pause);
     scheduled = true;
     setImmediate(turn);
   }
 
+  function areMany(): boolean {
+    return lastTurn.writes >= MANY_WRITES && performance.now() - lastTurn.endedAt < RECENT_MS;
+  }
+
   function turn(): void {
     scheduled = false;
+    pause = undefined;
     if (queue.size > 0) {
-      answer(transact(queue.take()));
+      const writes = queue.take();
+      answer(transact(writes));
+      lastTurn = { writes: writes.length, endedAt: performance.now() };
       Atomics.add(signals, Signal.commits, 1);
       Atomics.notify(signals, Signal.commits);
       turnsUntilWalCheck--;
       if (turnsUntilWalCheck <= 0) {
         turnsUntilWalCheck = WAL_CHECK_TURNS;
-        truncateWalIfLarge();
+        restartWalIfLarge();
       }
     }
     if (queue.size > 0) schedule();
@@ -95,12 +132,20 @@ function start(): void {
     post({ kind: 'answers', answers: value }, arena === undefined ? [] : [arena]);
   }
 
-  /** While the checkpointer is at work this does nothing; a turn in its next pause, at most 100 ms long, succeeds. */
-  function truncateWalIfLarge(): void {
-    const bytes = statSync(`${file.path}-wal`, { throwIfNoEntry: false })?.size ?? 0;
-    if (bytes <= WAL_BYTES_MAX) return;
+  /**
+   * While the checkpointer is at work, or somebody reads what is in the WAL, this does nothing; a later turn succeeds. Only
+   * when there is too much in it are readers waited for.
+   */
+  function restartWalIfLarge(): void {
     try {
-      checkpoint(db, 'TRUNCATE');
+      const { pages, moved } = walState(db);
+      if (pages > WAL_PAGES_MAX) {
+        checkpoint(db, 'RESTART');
+      } else if (pages > WAL_PAGES && pages - moved < FEW_PAGES) {
+        db.pragma('busy_timeout = 0');
+        checkpoint(db, 'RESTART');
+        db.pragma(`busy_timeout = ${READER_WAIT_MS}`);
+      }
     } catch (error) {
       // The writes are on disk all the same; what ails the medium shows at the next one.
       if (translated(error).kind === 'internal') throw error;

@@ -236,7 +236,7 @@ describe('failures', () => {
     await store.close();
   });
 
-  test('the WAL is emptied when it is large, and a reader sees every write that was answered', async (t) => {
+  test('the WAL begins anew when it is large, and a reader sees every write that was answered', async (t) => {
     const path = newPath();
     const store = await opened(t, { path, limits: { inboxBytes: 1e12, inboxEnvelopes: 1e6 } });
     const alice = await register(store, 'alice');
