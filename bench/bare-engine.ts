@@ -16,6 +16,7 @@ export interface NativeEngine {
   listen(port: number, host: string): { port: number };
   connect(address: string, serverName: string): void;
   openStream(): number;
+  ping(): boolean;
   streamSend(...args: readonly unknown[]): { written: number };
   close(code: number, reason: string): void;
 }

@@ -22,6 +22,8 @@ import {
 import type { ServerAddress } from './server-process.ts';
 import type { SeededDevice } from './server-seed.ts';
 
+/** Between its turns a client is silent for longer than the server waits. */
+const KEEPALIVE_MS = 10_000;
 const HEADER_BYTES = 10;
 const REQUEST_ID_AT = 2;
 
@@ -37,6 +39,9 @@ export function encodeRequest<I extends DescMessage>(
   return frame;
 }
 
+/** Where an engine listens, and the certificate to trust, PEM. */
+export type EngineAddress = Pick<ServerAddress, 'port' | 'caCert'>;
+
 /** Told the status and the payload of an answer; true when another request is to follow. */
 export type Answered = (status: number, payload: Uint8Array) => boolean;
 
@@ -45,6 +50,7 @@ export class LoadConnection {
   readonly #decoder: FrameDecoder;
   readonly #connected: Promise<void>;
   readonly #stopped: Promise<void>;
+  readonly #keepalive: ReturnType<typeof setInterval>;
   #stream = 0;
   #nextId = 0;
   #answered: Answered = () => false;
@@ -53,11 +59,17 @@ export class LoadConnection {
   #finished: () => void = () => {};
   #failed: (error: Error) => void = () => {};
 
-  /** Connects and resumes the device's session. */
-  static async connect(server: ServerAddress, device: SeededDevice): Promise<LoadConnection> {
+  /** Connects to whatever speaks our frames. */
+  static async connectBare(server: EngineAddress): Promise<LoadConnection> {
     const connection = new LoadConnection(server);
     await connection.#connected;
     connection.#stream = connection.#engine.openStream();
+    return connection;
+  }
+
+  /** Connects and resumes the device's session. */
+  static async connect(server: ServerAddress, device: SeededDevice): Promise<LoadConnection> {
+    const connection = await LoadConnection.connectBare(server);
     const { nonce } = await connection.call(methods.auth.getNonce, {});
     const { deviceId, token } = device;
     const terms = { origin: server.origin, nonce, deviceId, token };
@@ -66,7 +78,7 @@ export class LoadConnection {
     return connection;
   }
 
-  private constructor({ caCert, port }: ServerAddress) {
+  private constructor({ caCert, port }: EngineAddress) {
     const connected = Promise.withResolvers<void>();
     const stopped = Promise.withResolvers<void>();
     this.#connected = connected.promise;
@@ -92,6 +104,7 @@ export class LoadConnection {
       this.#engine.ackEventBatch(events.length);
     });
     this.#engine.connect(`127.0.0.1:${port}`, 'localhost');
+    this.#keepalive = setInterval(() => this.#engine.ping(), KEEPALIVE_MS).unref();
   }
 
   /** One call whose answer is decoded. */
@@ -137,6 +150,7 @@ export class LoadConnection {
   }
 
   async close(): Promise<void> {
+    clearInterval(this.#keepalive);
     this.#engine.close(0, '');
     this.#engine.requestShutdown();
     await this.#stopped;

@@ -5,7 +5,7 @@ import { fromBinary } from '@bufbuild/protobuf';
 import { EnqueueResponseSchema } from '@quicprochat/proto';
 import { methods } from '@quicprochat/transport';
 import { HelperProcess, obeyOrders } from './helper-process.ts';
-import { LoadConnection, encodeRequest } from './load-connection.ts';
+import { type EngineAddress, LoadConnection, encodeRequest } from './load-connection.ts';
 import type { ServerAddress } from './server-process.ts';
 import type { SeededDevice } from './server-seed.ts';
 
@@ -19,6 +19,7 @@ export interface Load {
 }
 
 type Order =
+  | { readonly kind: 'connectBare'; readonly server: EngineAddress; readonly devices: readonly SeededDevice[] }
   | { readonly kind: 'connect'; readonly server: ServerAddress; readonly devices: readonly SeededDevice[] }
   | { readonly kind: 'enqueue'; readonly forMs: number; readonly payloadBytes: number }
   | { readonly kind: 'cycles'; readonly cycles: number; readonly payloadBytes: number }
@@ -33,6 +34,11 @@ export class LoadProcess {
   /** Connects and resumes the session of each device, besides those connected already. */
   async connect(server: ServerAddress, devices: readonly SeededDevice[]): Promise<void> {
     await this.#process.ask({ kind: 'connect', server, devices });
+  }
+
+  /** Connects that many to an engine that knows no sessions. */
+  async connectBare(server: EngineAddress, devices: readonly SeededDevice[]): Promise<void> {
+    await this.#process.ask({ kind: 'connectBare', server, devices });
   }
 
   /** Every client sends to its own inbox, one message after the other. */
@@ -70,11 +76,14 @@ const AT_ONCE = 16;
 /** Of the answers one in so many is decoded; of the others the status is looked at, and what is stored is counted. */
 const DECODED_EVERY = 64;
 
-async function connectAll(server: ServerAddress, devices: readonly SeededDevice[]): Promise<void> {
+async function connectAll(
+  devices: readonly SeededDevice[],
+  connect: (device: SeededDevice) => Promise<LoadConnection>,
+): Promise<void> {
   const waiting = [...devices];
   const worker = async (): Promise<void> => {
     for (let device = waiting.shift(); device !== undefined; device = waiting.shift()) {
-      clients.push({ connection: await LoadConnection.connect(server, device), device });
+      clients.push({ connection: await connect(device), device });
     }
   };
   await Promise.all(Array.from({ length: AT_ONCE }, worker));
@@ -244,7 +253,9 @@ function enqueueRequest(
 async function obey(order: Order): Promise<unknown> {
   switch (order.kind) {
     case 'connect':
-      return connectAll(order.server, order.devices);
+      return connectAll(order.devices, (device) => LoadConnection.connect(order.server, device));
+    case 'connectBare':
+      return connectAll(order.devices, () => LoadConnection.connectBare(order.server));
     case 'enqueue':
       return enqueueFromAll(order.forMs, order.payloadBytes);
     case 'cycles':

@@ -1,7 +1,7 @@
 // The other side of the transport benchmark: a server process of either kind, and the bare client.
 import { type DescMessage, type MessageInitShape, create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { BytesValueSchema, EmptySchema } from '@bufbuild/protobuf/wkt';
-import { AckRequestSchema, AckResponseSchema } from '@quicprochat/proto';
+import { AckRequestSchema, AckResponseSchema, EnqueueRequestSchema, EnqueueResponseSchema } from '@quicprochat/proto';
 import {
   FrameDecoder,
   type MethodDescriptor,
@@ -15,8 +15,8 @@ import { listenQuic } from '@quicprochat/transport/quic';
 import type { TestCertificate } from '../packages/transport/src/testing/certificate.node.ts';
 import { ENGINE_OPTIONS, HANDSHAKE_DONE, type NativeEngine, SHUTDOWN_COMPLETE, native } from './bare-engine.ts';
 
-/** `rpc` is ours; `bare` is the engine with our frames and messages alone, for Ack or for GetNonce. */
-export type ServerKind = 'rpc' | 'bare' | 'bare-nonce';
+/** `rpc` is ours; `bare…` is the engine with our frames and messages alone, for Ack, GetNonce or Enqueue. */
+export type ServerKind = 'rpc' | keyof typeof BARE_CALLS;
 
 /** A call of the baseline: what goes over the wire, and nothing behind it. */
 export interface BareCall<I extends DescMessage = DescMessage, O extends DescMessage = DescMessage> {
@@ -57,6 +57,24 @@ export const BARE_NONCE: BareCall = {
   request: {},
   answer: { nonce: new Uint8Array(32).fill(6) },
 };
+
+/** An answer like that of a message to one device. */
+const BARE_ENQUEUE: BareCall<typeof EnqueueRequestSchema, typeof EnqueueResponseSchema> = {
+  method: methods.delivery.enqueue,
+  request: {},
+  answer: {
+    seq: 123_456n,
+    deliveryProof: new Uint8Array(256).fill(5),
+    results: [
+      {
+        address: { identityKey: ACK_REQUEST.recipientKey, deviceId: ACK_REQUEST.deviceId },
+        outcome: { case: 'queued', value: { seq: 123_456n } },
+      },
+    ],
+  },
+};
+
+const BARE_CALLS = { bare: BARE_ACK, 'bare-nonce': BARE_NONCE, 'bare-enqueue': BARE_ENQUEUE };
 
 /** Frames written in one turn, sent in one go. */
 class Gather {
@@ -207,8 +225,7 @@ async function serveRpc({ certificate, privateKey }: TestCertificate): Promise<n
 if (process.argv[1] === import.meta.filename) {
   process.once('message', (certificate: TestCertificate) => {
     const kind = process.argv[2] as ServerKind;
-    const started =
-      kind === 'rpc' ? serveRpc(certificate) : serveBare(certificate, kind === 'bare' ? BARE_ACK : BARE_NONCE);
+    const started = kind === 'rpc' ? serveRpc(certificate) : serveBare(certificate, BARE_CALLS[kind]);
     void started.then((port) => process.send?.(port));
   });
   process.on('disconnect', () => process.exit());
