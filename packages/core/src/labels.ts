@@ -29,6 +29,8 @@ const TEXT = {
   revocation: 'qpc/v1/revocation',
   signedRequest: 'qpc/v1/signed-request',
   // Signatures by the server's receipt key.
+  receiptBatch: 'qpc/v1/receipt-batch',
+  // A statement that is not signed itself, but in a batch of them.
   deliveryReceipt: 'qpc/v1/delivery-receipt',
   // Key derivations.
   kemEnvelopeKey: 'qpc/v1/kem-envelope-key',

@@ -32,6 +32,16 @@ test('only canonical flags, times and text are complete', () => {
   assert.ok(!complete([1, 65, 66], (r) => r.text()), 'bytes left over');
 });
 
+test('a reader says how far it got, and is complete no more once a value is refused', () => {
+  const reader = new FieldReader(new Uint8Array([1, 2, 3]));
+  assert.equal(reader.u16(), 0x0102);
+  assert.equal(reader.position, 2);
+  assert.equal(reader.u8(), 3);
+  assert.ok(reader.complete);
+  reader.refuse();
+  assert.ok(!reader.complete);
+});
+
 test('a boundary between two texts is part of what is signed', () => {
   assert.notDeepEqual(
     concat(lengthPrefixedText('ab'), lengthPrefixedText('c')),

@@ -6,7 +6,7 @@
  *
  * Integers are big-endian; text is UTF-8 behind one length byte; everything else has a fixed length.
  */
-import { concat, decodeUtf8, encodeUtf8, equal, readU64, SignatureSchemeId } from '@quicprochat/crypto';
+import { concat, decodeUtf8, encodeUtf8, equal, readU16, readU64, SignatureSchemeId } from '@quicprochat/crypto';
 import type { CryptoProvider } from '@quicprochat/crypto';
 import { Misuse } from './errors.ts';
 
@@ -35,17 +35,19 @@ export function signStatement(crypto: CryptoProvider, privateKey: Uint8Array, bo
   return concat(body, crypto.signature(SignatureSchemeId.Ed25519).sign(privateKey, body));
 }
 
-/** Checks the signature at the end of a statement and brands its claims. */
+/**
+ * Checks the signature at the end of a statement and brands its claims.
+ * @param signed what the signature is over, label first; default: all bytes before it
+ */
 export function verifyStatement<Claims>(
   crypto: CryptoProvider,
   publicKey: Uint8Array,
-  untrusted: Unverified<Claims>,
+  { bytes, claims }: Unverified<Claims>,
+  signed: Uint8Array = bytes.subarray(0, bytes.length - SIGNATURE_BYTES),
 ): VerifyOutcome<Claims> {
-  const { bytes, claims } = untrusted;
-  const bodyBytes = bytes.length - SIGNATURE_BYTES;
   const authentic = crypto
     .signature(SignatureSchemeId.Ed25519)
-    .verify(publicKey, bytes.subarray(0, bodyBytes), bytes.subarray(bodyBytes));
+    .verify(publicKey, signed, bytes.subarray(bytes.length - SIGNATURE_BYTES));
   if (!authentic) return { kind: 'invalid', reason: 'the signature does not verify' };
   return { kind: 'verified', statement: { ...claims, bytes } as Verified<Claims> };
 }
@@ -83,6 +85,16 @@ export class FieldReader {
     return !this.#failed && this.#at === this.#bytes.length;
   }
 
+  /** Bytes read so far. */
+  get position(): number {
+    return this.#at;
+  }
+
+  /** What was read is out of its range: malformed. */
+  refuse(): void {
+    this.#failed = true;
+  }
+
   take(length: number): Uint8Array {
     const end = this.#at + length;
     if (this.#failed || end > this.#bytes.length) {
@@ -96,6 +108,10 @@ export class FieldReader {
 
   u8(): number {
     return this.take(1)[0]!;
+  }
+
+  u16(): number {
+    return readU16(this.take(2));
   }
 
   u64(): bigint {

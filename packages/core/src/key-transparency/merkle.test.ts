@@ -8,13 +8,17 @@ import {
   assembleProof,
   EMPTY_FRONTIER,
   frontierPositions,
+  inclusionPath,
+  inclusionPathLength,
   leafHash,
   nodeCount,
+  nodeHash,
   planConsistencyProof,
   planInclusionProof,
   planRoot,
   rootHash,
   TREE_SIZE_MAX,
+  treeLevels,
   verifyConsistency,
   verifyInclusion,
 } from './merkle.ts';
@@ -157,6 +161,20 @@ test('every proof of every tree of up to 34 leaves equals the definition and ver
   }
 });
 
+test('a tree held whole has the root and the paths of the definition', () => {
+  const leaves = Array.from({ length: 130 }, (_, i) => u32(i));
+  const hashes = leaves.map((leaf) => leafHash(crypto, leaf));
+  for (const size of [...Array.from({ length: 34 }, (_, i) => i + 1), 63, 64, 65, 127, 128, 129, 130]) {
+    const levels = treeLevels(crypto, hashes.slice(0, size));
+    assert.deepEqual(levels.at(-1), [naiveRoot(leaves.slice(0, size))]);
+    for (let index = 0; index < size; index++) {
+      const path = inclusionPath(levels, index);
+      assert.deepEqual(path, naivePath(index, leaves.slice(0, size)), `${index} of ${size}`);
+      assert.equal(inclusionPathLength(index, size), path.length);
+    }
+  }
+});
+
 test('random trees in random pages: proofs verify, and nothing near them does', () => {
   const { next, seed } = randomFrom();
   for (let round = 0; round < 12; round++) {
@@ -212,4 +230,6 @@ test('numbers and hashes out of range are refused', () => {
   assert.throws(() => planConsistencyProof(4, 3), { name: 'Misuse' });
   assert.throws(() => assembleProof(crypto, planRoot(3), [root]), { name: 'Misuse' });
   assert.notEqual(encodeHex(leafHash(crypto, root)), encodeHex(root));
+  assert.throws(() => nodeHash(crypto, root, crypto.random(31)), { name: 'Misuse' });
+  assert.throws(() => nodeHash(crypto, crypto.random(33), root), { name: 'Misuse' });
 });

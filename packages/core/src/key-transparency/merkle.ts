@@ -1,15 +1,15 @@
 /**
- * The Merkle tree of the key-transparency log (PROTOCOL 7; RFC 9162 section 2.1): leaf = SHA-256(00 ‖ entry), node =
- * SHA-256(01 ‖ left ‖ right).
+ * The Merkle tree of the key-transparency log and of batches of receipts (PROTOCOL 7, 8; RFC 9162 section 2.1): leaf =
+ * SHA-256(00 ‖ entry), node = SHA-256(01 ‖ left ‖ right).
  *
- * Only hashes of complete subtrees are ever stored, each once, in the order in which they become complete:
+ * Of a log only hashes of complete subtrees are ever stored, each once, in the order in which they become complete:
  *
  *   append   Frontier ─ appendLeaves ─▶ next Frontier + hashes to store at positions nodeCount(size), +1, +2, …
  *   prove    plan…Proof(…) ─ positions ─▶ the store reads those hashes ─ assembleProof ─▶ proof     (O(log n) each)
  *   verify   verifyInclusion, verifyConsistency
  *
  * So a store is one append-only table (position, hash) of fewer than 2n rows, and whether reading it is asynchronous is
- * nobody's business here.
+ * nobody's business here. A small tree that is never appended to is held whole: `treeLevels`, `inclusionPath`.
  */
 import { concat, equal } from '@quicprochat/crypto';
 import type { CryptoProvider } from '@quicprochat/crypto';
@@ -19,15 +19,25 @@ export const TREE_HASH_BYTES = 32;
 /** Sizes beyond are refused; every count below stays exact in a double. */
 export const TREE_SIZE_MAX = 2 ** 48;
 
-const LEAF_PREFIX = new Uint8Array([0x00]);
-const NODE_PREFIX = new Uint8Array([0x01]);
+export const LEAF_PREFIX = 0x00;
+const NODE_PREFIX = 0x01;
 
 export function leafHash(crypto: CryptoProvider, entry: Uint8Array): Uint8Array {
-  return crypto.hash('sha256', concat(LEAF_PREFIX, entry));
+  return crypto.hash('sha256', concat(new Uint8Array([LEAF_PREFIX]), entry));
 }
 
+// One for all: trees are hashed by the million, and an array of this size costs nearly as much as its hash.
+const node = new Uint8Array(1 + 2 * TREE_HASH_BYTES);
+node[0] = NODE_PREFIX;
+
+/** @throws Misuse unless both are hashes */
 export function nodeHash(crypto: CryptoProvider, left: Uint8Array, right: Uint8Array): Uint8Array {
-  return crypto.hash('sha256', concat(NODE_PREFIX, left, right));
+  if (left.length !== TREE_HASH_BYTES || right.length !== TREE_HASH_BYTES) {
+    throw new Misuse('a node of a tree is made of two hashes');
+  }
+  node.set(left, 1);
+  node.set(right, 1 + TREE_HASH_BYTES);
+  return crypto.hash('sha256', node);
 }
 
 /** Whether this is a number of leaves that we handle. */
@@ -204,6 +214,47 @@ function checkedSize(size: number): number {
   return size;
 }
 
+// Small trees
+
+/**
+ * A tree of one leaf or more by its levels: the hashes of the leaves first, the root last and alone. A subtree that has no
+ * neighbour goes up as it is, which is the tree of RFC 9162 section 2.1.1.
+ */
+export function treeLevels(crypto: CryptoProvider, leaves: readonly Uint8Array[]): readonly (readonly Uint8Array[])[] {
+  const levels = [leaves];
+  for (let below = leaves; below.length > 1;) {
+    const level: Uint8Array[] = [];
+    for (let i = 0; i + 1 < below.length; i += 2) level.push(nodeHash(crypto, below[i]!, below[i + 1]!));
+    if (below.length % 2 === 1) level.push(below.at(-1)!);
+    levels.push(level);
+    below = level;
+  }
+  return levels;
+}
+
+/** The hashes that prove inclusion of leaf `index`, as `verifyInclusion` wants them. */
+export function inclusionPath(levels: readonly (readonly Uint8Array[])[], index: number): Uint8Array[] {
+  const path: Uint8Array[] = [];
+  let at = index;
+  for (const level of levels) {
+    const sibling = level[at % 2 === 1 ? at - 1 : at + 1];
+    if (sibling !== undefined) path.push(sibling);
+    at = Math.floor(at / 2);
+  }
+  return path;
+}
+
+/** How many hashes prove inclusion of leaf `index` in a tree of `size`. */
+export function inclusionPathLength(index: number, size: number): number {
+  let length = 0;
+  let at = index;
+  for (let last = size - 1; last > 0; last = Math.floor(last / 2)) {
+    if (at % 2 === 1 || at < last) length++;
+    at = Math.floor(at / 2);
+  }
+  return length;
+}
+
 // Verifying
 
 export interface InclusionClaim {
@@ -215,14 +266,23 @@ export interface InclusionClaim {
 
 /** RFC 9162 section 2.1.3.2. Any number and any bytes may be given; false unless the proof fits exactly. */
 export function verifyInclusion(crypto: CryptoProvider, claim: InclusionClaim, proof: readonly Uint8Array[]): boolean {
-  const { index, size } = claim;
-  if (!isTreeSize(size) || !Number.isSafeInteger(index) || index < 0 || index >= size) return false;
-  if (!areHashes(claim.leafHash, claim.root) || !isProof(proof)) return false;
+  const root = rootByInclusion(crypto, claim, proof);
+  return root !== undefined && equal(root, claim.root);
+}
+
+/** The root that a proof of inclusion leads to. Any number and any bytes may be given; undefined when they do not fit. */
+export function rootByInclusion(
+  crypto: CryptoProvider,
+  { leafHash: leaf, index, size }: Omit<InclusionClaim, 'root'>,
+  proof: readonly Uint8Array[],
+): Uint8Array | undefined {
+  if (!isTreeSize(size) || !Number.isSafeInteger(index) || index < 0 || index >= size) return undefined;
+  if (!areHashes(leaf) || !isProof(proof)) return undefined;
   let at = index;
   let last = size - 1;
-  let hash = claim.leafHash;
+  let hash = leaf;
   for (const sibling of proof) {
-    if (last === 0) return false;
+    if (last === 0) return undefined;
     if (at % 2 === 1 || at === last) {
       hash = nodeHash(crypto, sibling, hash);
       while (at % 2 === 0 && at !== 0) {
@@ -235,7 +295,7 @@ export function verifyInclusion(crypto: CryptoProvider, claim: InclusionClaim, p
     at = Math.floor(at / 2);
     last = Math.floor(last / 2);
   }
-  return last === 0 && equal(hash, claim.root);
+  return last === 0 ? hash : undefined;
 }
 
 export interface ConsistencyClaim {
