@@ -2,7 +2,7 @@
  * What every handler works with. `ServerContext` is the one server, `ConnectionState` belongs to one connection and ends
  * with it. Nothing here knows Node: files, sockets and certificates are the business of `server.node.ts`.
  */
-import type { CryptoProvider, KeyPair } from '@quicprochat/crypto';
+import type { CryptoProvider } from '@quicprochat/crypto';
 import type { Clock, ServerConnection } from '@quicprochat/transport';
 import type { Auditor } from './audit.ts';
 import type { Blobs } from './blobs.ts';
@@ -15,6 +15,7 @@ import type { PushNotifiers, PushWakeUps } from './push-notifier.ts';
 import { networkOf } from './rate-limits.ts';
 import type { RateLimits, TokenBucket } from './rate-limits.ts';
 import type { ReadTurns } from './read-turns.ts';
+import type { ReceiptSigner } from './receipt-signer.ts';
 import type { Address, InboxGap, InboxRow, Store, StoreLimits } from './store/store.ts';
 
 /** Monotonic time and timers of the transport, and the time of day. */
@@ -49,9 +50,7 @@ export interface ServerContext {
   /** OPAQUE server setup: secret, never in the store. */
   readonly opaqueSetup: Uint8Array;
   readonly opaquePublicKey: Uint8Array;
-  /** Ed25519, signs delivery receipts. */
-  readonly receiptKey: KeyPair;
-  readonly receiptKeyId: Uint8Array;
+  readonly receipts: ReceiptSigner;
   readonly keyTransparency: KeyTransparency;
   readonly storeLimits: StoreLimits;
   readonly rates: RateLimits;

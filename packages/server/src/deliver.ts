@@ -1,9 +1,9 @@
 /**
  * Accepting envelopes (DESIGN 5): what Enqueue and BatchEnqueue have in common. Stored and fsynced first, then the pumps
- * are woken, then the receipt is signed: once per request, over everyone who has it.
+ * are woken, then there is a receipt: one per request, over everyone who has it.
  */
 import type { MessageInitShape } from '@bufbuild/protobuf';
-import { deliveryListHash, encodeAddress, signReceipt } from '@quicprochat/core';
+import { deliveryListHash, encodeAddress } from '@quicprochat/core';
 import type { Delivery } from '@quicprochat/core';
 import { encodeHex, equal } from '@quicprochat/crypto';
 import type { ReceiptTermsSchema } from '@quicprochat/proto';
@@ -66,7 +66,7 @@ export async function deliver(call: Call, submission: Submission): Promise<Deliv
   if (outcome.kind !== 'enqueued') throw refusalOf(target, outcome);
   server.observer.enqueued(data.length);
   server.arrived(outcome.wake, rowsAtHand(submission, outcome));
-  return { results: outcome.results, ...receiptFor(server, { channelId, messageId, payload, ...outcome }) };
+  return { results: outcome.results, ...(await receiptFor(server, { channelId, messageId, payload, ...outcome })) };
 }
 
 /**
@@ -130,8 +130,8 @@ function refusalOf(target: Target, refusal: TargetRefusal): Error {
   return refusal.kind === 'stale_token' ? conflict('the send token is not in force') : noSuchChannel();
 }
 
-/** The server's receipt for what it has on disk (PROTOCOL 8). */
-export function receiptFor(
+/** The server's receipt for what it has on disk (PROTOCOL 8), signed together with others that are due in this turn. */
+export async function receiptFor(
   server: ServerContext,
   accepted: {
     readonly channelId: Uint8Array | undefined;
@@ -141,13 +141,11 @@ export function receiptFor(
     readonly acceptedAtMs: number;
     readonly expiresAtMs: number;
   },
-): Pick<Delivered, 'proof' | 'terms'> {
+): Promise<Pick<Delivered, 'proof' | 'terms'>> {
   const deliveries = accepted.results.flatMap(deliveryOf);
   if (deliveries.length === 0) return { proof: EMPTY, terms: undefined };
   const { acceptedAtMs, expiresAtMs } = accepted;
-  const proof = signReceipt(server.crypto, server.receiptKey.privateKey, {
-    origin: server.origin,
-    keyId: server.receiptKeyId,
+  const proof = await server.receipts.sign({
     channelId: accepted.channelId ?? EMPTY,
     messageId: accepted.messageId,
     payloadHash: accepted.payload.hash,
@@ -156,7 +154,7 @@ export function receiptFor(
     expiresAtMs,
   });
   const terms = {
-    keyId: server.receiptKeyId,
+    keyId: server.receipts.keyId,
     acceptedAtMs: BigInt(acceptedAtMs),
     expiresAtMs: BigInt(expiresAtMs),
   };

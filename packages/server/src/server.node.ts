@@ -185,6 +185,7 @@ export async function startServer(config: ServerConfig, surroundings: ServerSurr
       origin,
       opaqueSetup,
       receiptPrivateKey,
+      atEndOfTurn: setImmediate,
       keyTransparency,
       storeLimits,
       rates,

@@ -3,8 +3,8 @@
  * runs on Node around it is `server.node.ts`; tests run it over the in-memory binding.
  */
 import { create, toBinary } from '@bufbuild/protobuf';
-import { opaqueServerPublicKey, receiptKeyId } from '@quicprochat/core';
-import { encodeHex, SignatureSchemeId } from '@quicprochat/crypto';
+import { opaqueServerPublicKey } from '@quicprochat/core';
+import { encodeHex } from '@quicprochat/crypto';
 import type { CryptoProvider } from '@quicprochat/crypto';
 import { PushEvent, ServerNoticeEventSchema } from '@quicprochat/proto';
 import { RpcServer } from '@quicprochat/transport';
@@ -30,6 +30,8 @@ import type { PushNotifiers } from './push-notifier.ts';
 import { RateLimits } from './rate-limits.ts';
 import type { RateSettings } from './rate-limits.ts';
 import { ReadTurns } from './read-turns.ts';
+import { ReceiptSigner } from './receipt-signer.ts';
+import type { AtEndOfTurn } from './receipt-signer.ts';
 import { routes } from './routes.ts';
 import { endSession } from './sessions.ts';
 import type { Store, StoreLimits } from './store/store.ts';
@@ -46,6 +48,7 @@ export interface ServerParts {
   readonly opaqueSetup: Uint8Array;
   /** Ed25519. */
   readonly receiptPrivateKey: Uint8Array;
+  readonly atEndOfTurn: AtEndOfTurn;
   /** On the same store. */
   readonly keyTransparency: KeyTransparency;
   readonly storeLimits: StoreLimits;
@@ -101,7 +104,8 @@ export function createServer(parts: ServerParts): QuicprochatServer {
   const { crypto, clock, log, store, observer = NO_OBSERVER } = parts;
   const opaquePublicKey = opaqueServerPublicKey(parts.opaqueSetup);
   if (opaquePublicKey === undefined) throw new Error('the OPAQUE server setup is damaged');
-  const publicKey = crypto.signature(SignatureSchemeId.Ed25519).publicKey(parts.receiptPrivateKey);
+  const { origin, receiptPrivateKey: privateKey, atEndOfTurn } = parts;
+  const receipts = new ReceiptSigner({ crypto, origin, privateKey, atEndOfTurn });
   let leaving = new AbortController();
   const logKey = crypto.random(32);
   const run = encodeHex(crypto.random(4));
@@ -123,8 +127,7 @@ export function createServer(parts: ServerParts): QuicprochatServer {
     origin: parts.origin,
     opaqueSetup: parts.opaqueSetup,
     opaquePublicKey,
-    receiptKey: { publicKey, privateKey: parts.receiptPrivateKey },
-    receiptKeyId: receiptKeyId(crypto, publicKey),
+    receipts,
     keyTransparency: parts.keyTransparency,
     storeLimits: parts.storeLimits,
     rates: new RateLimits(clock, parts.rates, (name) => observer.limited(name)),
@@ -196,6 +199,7 @@ export function createServer(parts: ServerParts): QuicprochatServer {
       stopPurging();
       stopEnding();
       wakeUps.stop();
+      receipts.close();
       await pause(graceMs);
       await parts.keyTransparency.close();
       auditor.lifecycle('server_stopped');

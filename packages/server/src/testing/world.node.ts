@@ -41,6 +41,7 @@ import type { LoadedPlugins } from '../plugin-host.node.ts';
 import type { PushNotifiers } from '../push-notifier.ts';
 import { DEFAULT_RATES } from '../rate-limits.ts';
 import type { RateName, RateSettings } from '../rate-limits.ts';
+import type { AtEndOfTurn } from '../receipt-signer.ts';
 import { createServer } from '../server.ts';
 import type { QuicprochatServer } from '../server.ts';
 import { openSqliteStore } from '../store/sqlite.node.ts';
@@ -178,6 +179,8 @@ export interface WorldOptions {
   readonly observer?: (store: Store) => Observer;
   readonly plugins?: (parts: { clock: ServerClock; log: Log }) => Promise<LoadedPlugins>;
   readonly loginDeadlineMs?: number;
+  /** Default: Node's own. */
+  readonly atEndOfTurn?: AtEndOfTurn;
   /** Default: yes. */
   readonly allowSealedSender?: boolean;
 }
@@ -254,6 +257,7 @@ export class World {
       origin: ORIGIN,
       opaqueSetup: opaqueCreateSetup(),
       receiptPrivateKey: generateSigningKey(nodeCrypto).privateKey,
+      atEndOfTurn: options.atEndOfTurn ?? setImmediate,
       storeLimits: { ...DEFAULT_STORE_LIMITS, ...options.limits },
       blobFiles: await openBlobFiles(path.join(folder, 'blobs')),
       rates: { ...NO_RATES, ...options.rates },

@@ -130,14 +130,14 @@ const INVALID: Record<(SubmitCommitOutcome & { kind: 'invalid' })['reason'], str
   welcome_not_on_roster: 'a Welcome is for a device on the roster',
 };
 
-function answerOf(
+async function answerOf(
   server: ServerContext,
   commit: SubmitCommit,
   outcome: SubmitCommitOutcome,
-): MessageInitShape<typeof SubmitCommitResponseSchema> {
+): Promise<MessageInitShape<typeof SubmitCommitResponseSchema>> {
   switch (outcome.kind) {
     case 'accepted': {
-      const { proof, terms } = receiptFor(server, { ...commit, ...outcome });
+      const { proof, terms } = await receiptFor(server, { ...commit, ...outcome });
       const value = {
         entry: toLogEntry(outcome.entry),
         deliveryProof: proof,

@@ -18,7 +18,7 @@ export const health: RouteMaker = (server) => {
       state = storeState(server);
       expiresAt = now + STATE_LIFETIME_MS;
     }
-    const { storeLimits, receiptKey, receiptKeyId } = server;
+    const { storeLimits, receipts } = server;
     const log = server.keyTransparency.pinned;
     const nowMs = server.clock.wallMs();
     return {
@@ -26,8 +26,8 @@ export const health: RouteMaker = (server) => {
       uptimeSecs: BigInt(Math.max(0, Math.floor((nowMs - server.startedAtMs) / 1000))),
       store: await state,
       origin: server.origin,
-      receiptKey: receiptKey.publicKey,
-      receiptKeyId,
+      receiptKey: receipts.publicKey,
+      receiptKeyId: receipts.keyId,
       opaqueKey: server.opaquePublicKey,
       logOrigin: log.origin,
       logKey: log.key,
