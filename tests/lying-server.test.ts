@@ -1,7 +1,8 @@
 // A server that lies, and members that misbehave, against real clients: what they do is refused, shown, and healed.
 import assert from 'node:assert/strict';
 import { after, afterEach, before, test } from 'node:test';
-import { encodeAddress, signDeviceCertificate } from '@quicprochat/core';
+import { encodeAddress, parseReceipt, signDeviceCertificate } from '@quicprochat/core';
+import { concat } from '@quicprochat/crypto';
 import { nodeCrypto } from '@quicprochat/crypto/node';
 import type { ClientEvent } from '@quicprochat/client/node';
 import type { Envelope } from '@quicprochat/proto';
@@ -463,18 +464,66 @@ test('THREATS 1: another identity, another device’s key, another server: refus
 
 test('a receipt that does not verify is kept as evidence and shown', async () => {
   const { id } = await groupOfThree('receipts');
+  let honest = new Uint8Array(0);
+  forAlice.answer(methods.delivery.batchEnqueue, (real) => {
+    honest = real.deliveryProof.slice();
+    return real;
+  });
   await alice.client.send(id, 'honest');
   await alice.client.flush();
   assert.equal(warned(alice, 'bad-receipt', /./), false);
-  forAlice.answer(methods.delivery.batchEnqueue, (real) => {
-    const deliveryProof = real.deliveryProof.slice();
-    deliveryProof[deliveryProof.length - 1]! ^= 1;
-    return { ...real, deliveryProof };
-  });
-  await alice.client.send(id, 'lied about');
+
+  const signatureAt = (proof: Uint8Array): number => proof.length - 64;
+  const placeAt = (proof: Uint8Array): number => parseReceipt(proof)!.place.statementBytes;
+  const changed = (proof: Uint8Array, at: number): Uint8Array => proof.with(at, proof[at]! ^ 1);
+  const lies: Record<string, (proof: Uint8Array) => Uint8Array> = {
+    'another signature': (proof) => changed(proof, proof.length - 1),
+    'the receipt of the message before': () => honest,
+    'another size of its batch': (proof) => changed(proof, placeAt(proof) + 1),
+    'another place in its batch': (proof) => changed(proof, placeAt(proof) + 3),
+    'a neighbour that was not there': (proof) => {
+      const at = placeAt(proof);
+      const place = new Uint8Array([0, 2, 0, 0]);
+      return concat(proof.subarray(0, at), place, random(32), proof.subarray(signatureAt(proof)));
+    },
+    'the statement of this message in the place of another': (proof) =>
+      concat(proof.subarray(0, placeAt(proof)), honest.subarray(placeAt(honest))),
+    'a hash too many': (proof) =>
+      concat(proof.subarray(0, signatureAt(proof)), random(32), proof.subarray(signatureAt(proof))),
+    'a part of it': (proof) => proof.subarray(0, -1),
+    'something else': () => random(300),
+    none: () => new Uint8Array(0),
+  };
+  const said = ['honest'];
+  let shown: Uint8Array = honest;
+  for (const [what, lie] of Object.entries(lies)) {
+    forAlice.answer(methods.delivery.batchEnqueue, (real) => {
+      shown = lie(real.deliveryProof);
+      return { ...real, deliveryProof: shown };
+    });
+    const before = alice.events.length;
+    await alice.client.send(id, what);
+    await alice.client.flush();
+    const warnings = alice.events.slice(before).filter((event) => event.type === 'warning');
+    assert.equal(warnings.filter(({ code }) => code === 'bad-receipt').length, 1, what);
+    const [evidence] = alice.store.evidence.list(1);
+    assert.equal(evidence?.kind, 'bad-receipt');
+    assert.deepEqual(evidence.data, new Uint8Array(shown), what);
+    said.push(what);
+  }
+  // Recipients that are none.
+  forAlice.answer(methods.delivery.batchEnqueue, (real) => ({
+    ...real,
+    results: real.results.map((result) => ({
+      ...result,
+      ...(result.address === undefined ? {} : { address: { ...result.address, deviceId: random(3) } }),
+    })),
+  }));
+  const before = alice.events.length;
+  await alice.client.send(id, 'to nobody');
   await alice.client.flush();
-  await alice.until('noticed', () => warned(alice, 'bad-receipt', /does not verify/));
-  await bob.sees('receipts', ['honest', 'lied about']);
+  assert.ok(alice.events.slice(before).some((event) => event.type === 'warning' && event.code === 'bad-receipt'));
+  await bob.sees('receipts', [...said, 'to nobody']);
 });
 
 test('the receipt of an accepted commit is checked like that of a message; the commit counts all the same', async () => {
