@@ -6,7 +6,14 @@ import { generateSigningKey } from './identity.ts';
 import { parseNote, signCheckpoint } from './key-transparency/checkpoint.ts';
 import { randomFrom } from './key-transparency/testing/random.ts';
 import { Label } from './labels.ts';
-import { deliveryListHash, parseReceipt, RECEIPT_BATCH_MAX, receiptKeyId, signReceipts, verifyReceipt } from './receipt.ts';
+import {
+  deliveryListHash,
+  parseReceipt,
+  RECEIPT_BATCH_MAX,
+  receiptKeyId,
+  signReceipts,
+  verifyReceipt,
+} from './receipt.ts';
 import type { Acceptance, Delivery, ReceiptExpectation } from './receipt.ts';
 
 const ORIGIN = 'localhost:5001';
@@ -309,7 +316,12 @@ test('a path one hash too long or too short is no receipt, whoever signed it', (
   const cases = casesOf(6);
   for (const part of batchOf(cases)) {
     const { path } = part;
-    for (const wrong of [path.slice(1), path.slice(0, -1), [...path, crypto.random(32)], [crypto.random(32), ...path]]) {
+    for (const wrong of [
+      path.slice(1),
+      path.slice(0, -1),
+      [...path, crypto.random(32)],
+      [crypto.random(32), ...path],
+    ]) {
       assert.equal(parseReceipt(assemble({ ...part, path: wrong })), undefined);
     }
   }
@@ -351,13 +363,19 @@ test('a leaf is no node and a node no leaf', () => {
     assert.equal(verdict(assemble(alone), one!.expected), UNSIGNED);
     const pair = [leaf, leafOf(other)];
     const signature = signatureOf(headOf(2, rootOf(pair)));
-    assert.equal(verdict(assemble({ statement, size: 2, index: 0, path: [pair[1]!], signature }), one!.expected), UNSIGNED);
+    assert.equal(
+      verdict(assemble({ statement, size: 2, index: 0, path: [pair[1]!], signature }), one!.expected),
+      UNSIGNED,
+    );
   }
   // Nodes hashed like leaves, or without a prefix.
   const leaves = [leafOf(statement), leafOf(other)] as const;
   for (const root of [leafOf(concat(...leaves)), sha256(...leaves)]) {
     const signature = signatureOf(headOf(2, root));
-    assert.equal(verdict(assemble({ statement, size: 2, index: 0, path: [leaves[1]], signature }), one!.expected), UNSIGNED);
+    assert.equal(
+      verdict(assemble({ statement, size: 2, index: 0, path: [leaves[1]], signature }), one!.expected),
+      UNSIGNED,
+    );
   }
   // A node of the tree given out as a statement: it could only be one with a label in front of it.
   for (const node of [concat(...leaves), concat(Label.deliveryReceipt, ...leaves)]) {

@@ -138,7 +138,9 @@ export function signReceipts(
   );
   // Everything goes straight into one buffer, where the byte before each receipt is its leaf's prefix: this is what the
   // server does for each message, and many small arrays cost more than what is done with them.
-  const writer = new ReceiptWriter(acceptances.reduce((sum, each, i) => sum + receiptBytes(issuer, each, i, size), size));
+  const writer = new ReceiptWriter(
+    acceptances.reduce((sum, each, i) => sum + receiptBytes(issuer, each, i, size), size),
+  );
   const starts: number[] = [];
   const leaves: Uint8Array[] = [];
   for (const [index, acceptance] of acceptances.entries()) {

@@ -519,8 +519,8 @@ interface Pending {
 }
 
 /**
- * What follows from an answer (a receipt signed, an event pushed) costs its caller's loop some 40 µs, and a group commit
- * has up to 128 of them.
+ * What follows from an answer (an event pushed, a receipt, the answer encoded and sent) costs its caller's loop some 20 µs,
+ * and a group commit has up to 128 of them.
  */
 const ANSWERS_PER_TURN = 16;
 

@@ -14,7 +14,7 @@ const { delivery } = methods;
 
 /** A world whose turns end when a test says so, and that tells how many envelopes were taken. */
 async function heldWorld() {
-  let ends: (() => void)[] = [];
+  const ends: (() => void)[] = [];
   let held = false;
   let taken = 0;
   let enough = { count: Infinity, resolve: () => {} };
