@@ -1,10 +1,11 @@
 /**
- * How often each call may be made, in one table: per connection, per network address without a session, per account with
- * one. Runs before the request is decoded. Limits that depend on what a request says are taken by its handler.
+ * How often each call may be made: per connection, per network address without a session, per account with one. First its
+ * pace (docs/decisions/0023-pacing.md), which makes it wait; then, in its turn, the table of what is refused. Both run before
+ * the request is decoded. Limits that depend on what a request says are taken by its handler.
  */
 import { methods } from '@quicprochat/transport';
-import type { CallContext } from '@quicprochat/transport';
-import type { ConnectionState, ServerContext } from './context.ts';
+import type { CallContext, Pace } from '@quicprochat/transport';
+import type { ClientConnection, ConnectionState, ServerContext } from './context.ts';
 import type { RateLimits, RateName } from './rate-limits.ts';
 
 interface MethodLimit {
@@ -43,12 +44,27 @@ const LIMITS: ReadonlyMap<number, readonly MethodLimit[]> = new Map([
   [methods.p2p.publishEndpoint.id, CHANGING],
 ]);
 
+const SENDS: ReadonlySet<number> = new Set([methods.delivery.enqueue.id, methods.delivery.batchEnqueue.id]);
+
+/** When this call may begin; without a context, when one may be answered that was refused at its header. */
+export function paceCall(
+  { rates }: ServerContext,
+  { state }: ClientConnection,
+  context: CallContext<ConnectionState> | undefined,
+): Pace {
+  state.calls ??= rates.bucket('calls');
+  const asCall = rates.paceOf('calls', state.calls);
+  const { session } = state;
+  if (asCall.kind === 'refuse' || context === undefined) return asCall;
+  if (session?.kind !== 'device' || !SENDS.has(context.method.id)) return asCall;
+  const asMessage = rates.pace('sends', session.device);
+  return asMessage.kind === 'refuse' || asMessage.waitMs > asCall.waitMs ? asMessage : asCall;
+}
+
 /** @throws RpcError `rate limited` */
 export function limitCall(server: ServerContext, context: CallContext<ConnectionState>): void {
   const { rates } = server;
   const { state } = context.connection;
-  state.calls ??= rates.bucket('calls');
-  rates.takeOf('calls', state.calls);
   state.usedAt = server.clock.now();
   const { session } = state;
   if (session?.kind !== 'device') {

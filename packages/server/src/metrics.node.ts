@@ -58,6 +58,7 @@ export function createMetrics({ store, server, certificate }: MetricsSource): Me
   const loginFailures = counter('auth_login_failure_total', 'Password logins that were refused');
   const rateLimited = counter('rate_limit_hit_total', 'Calls refused because they came too often');
   const refusals = counter('rate_limit_refusals_total', 'What each rate limit has refused', 'limit');
+  const paced = counter('calls_paced_total', 'Calls that each rate limit has made wait for their turn', 'limit');
   const turnedAway = counter('connections_turned_away_total', 'Connections refused or ended by a guard', 'why');
   const durations = new LatencyHistogram('rpc_duration_seconds', 'From the request to its answer');
   const ofPlugins = 'From the question to the verdict of a plugin';
@@ -94,6 +95,7 @@ export function createMetrics({ store, server, certificate }: MetricsSource): Me
       enqueuedBytes.add(bytes);
     },
     limited: (limit) => refusals.add(1, limit),
+    paced: (limit) => paced.add(1, limit),
     turnedAway: (why) => turnedAway.add(1, why),
     pluginAnswered: (plugin, hook, outcome, durationMs) =>
       plugins.observe(`${plugin}/${hook}`, outcome, durationMs / 1000),

@@ -6,6 +6,8 @@ export interface Observer {
   enqueued(bytes: number): void;
   /** A limit on how often has refused something; its name as in `RateSettings`, or `recovery`. */
   limited(limit: string): void;
+  /** A limit on how often has made a call wait for its turn; its name as in `RateSettings`. */
+  paced(limit: string): void;
   /** A connection was refused for what its network address has already, or ended because nobody logged in. */
   turnedAway(why: 'address' | 'rate' | 'idle'): void;
   /** A plugin was asked. */
@@ -16,6 +18,7 @@ export const NO_OBSERVER: Observer = {
   answered: () => {},
   enqueued: () => {},
   limited: () => {},
+  paced: () => {},
   turnedAway: () => {},
   pluginAnswered: () => {},
 };

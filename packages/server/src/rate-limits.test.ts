@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { DEFAULT_RATES, networkOf, RateLimits, TokenBuckets } from './rate-limits.ts';
+import { DEFAULT_RATES, networkOf, PATIENCE_MS, RateLimits, TokenBucket, TokenBuckets } from './rate-limits.ts';
 import type { RateName } from './rate-limits.ts';
 
 class ManualClock {
@@ -43,6 +43,38 @@ test('what costs more takes more; what costs more than the burst takes all of it
   assert.equal(buckets.take('a', 4), 0);
   assert.equal(buckets.take('b', 1_000), 0);
   assert.ok(buckets.take('b') > 0);
+});
+
+test('a token of the future has its place and its time; beyond a second none is given away', () => {
+  const clock = new ManualClock();
+  const bucket = new TokenBucket(clock, { burst: 2, perHour: 4 * 3_600 });
+  const waits = Array.from({ length: 8 }, () => bucket.reserve());
+  assert.deepEqual(waits.map(Math.round), [0, 0, 250, 500, 750, 1_000, 1_250, 1_250]);
+  assert.ok(bucket.take() > PATIENCE_MS, 'whoever does not wait is refused meanwhile');
+  clock.ms = 500;
+  assert.equal(Math.round(bucket.reserve()), 750, 'the next place, not one before those who wait');
+  clock.ms = 1_250;
+  assert.ok(!bucket.isFull);
+  assert.equal(Math.round(bucket.reserve()), 250, 'the debt is paid');
+  clock.ms = 60_000;
+  assert.deepEqual([1, 2, 3].map(() => bucket.reserve()).map(Math.round), [0, 0, 250], 'never more than the burst');
+});
+
+test('a pace says when, and counts who waits and who is refused', () => {
+  const clock = new ManualClock();
+  const seen: string[] = [];
+  const observer = { limited: (name: string) => seen.push(`${name} no`), paced: (name: string) => seen.push(name) };
+  const few = { burst: 1, perHour: 3_600 };
+  const limits = new RateLimits(clock, { ...DEFAULT_RATES, sends: few, calls: { burst: 1, perHour: 0 } }, observer);
+  assert.deepEqual(limits.pace('sends', 'a'), { kind: 'go', waitMs: 0 });
+  assert.deepEqual(limits.pace('sends', 'a'), { kind: 'go', waitMs: 1_000 });
+  assert.deepEqual(limits.pace('sends', 'b'), { kind: 'go', waitMs: 0 }, 'others have their own');
+  const refused = limits.pace('sends', 'a');
+  assert.ok(refused.kind === 'refuse');
+  assert.equal(refused.waitMs, PATIENCE_MS);
+  assert.equal(refused.error.retryAfterMs, 1_000, 'what is left when it is told');
+  for (let i = 0; i < 1_000; i++) assert.equal(limits.paceOf('calls', limits.bucket('calls')).waitMs, 0);
+  assert.deepEqual(seen, ['sends', 'sends no']);
 });
 
 test('THREATS 27: the table of callers is bounded', () => {

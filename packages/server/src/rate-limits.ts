@@ -1,9 +1,10 @@
 /**
- * Token buckets (PROTOCOL 3, 5, 6, 8; THREATS 15, 17, 20). A bucket holds up to `burst` tokens and regains them evenly;
- * a call takes one or is told when to come back. A full bucket is as good as none, so those are forgotten as new ones come,
+ * Token buckets (PROTOCOL 3, 5, 6, 8; THREATS 15, 17, 20, 24). A bucket holds up to `burst` tokens and regains them evenly;
+ * a call takes one or is told when to come back. From a bucket that paces (docs/decisions/0023-pacing.md) it takes one that
+ * is not there yet, and waits for it, if that is no more than a second away. A full bucket is as good as none, so those are forgotten as new ones come,
  * and beyond a hundred thousand of one kind the one unused for longest: that keeps the tables bounded.
  */
-import type { Clock, ServerConnection } from '@quicprochat/transport';
+import type { Clock, Pace, ServerConnection } from '@quicprochat/transport';
 import { rateLimited } from './refusals.ts';
 
 /** How often. `perHour` 0 = without limit. */
@@ -14,6 +15,8 @@ export interface Rate {
 
 const KEYS_MAX = 100_000;
 const HOUR_MS = 3_600_000;
+/** So long a call waits for its turn at most; beyond that it waits as long to be told to come back. */
+export const PATIENCE_MS = 1_000;
 // Of the ones unused for longest, how many each new one looks at: the table shrinks faster than it grows.
 const LOOKED_AT = 2;
 
@@ -35,14 +38,23 @@ export class TokenBucket {
 
   /** Takes `cost` tokens: 0 when there were as many, else the milliseconds until there are. */
   take(cost = 1): number {
+    return this.#take(cost, 0);
+  }
+
+  /** Takes a token, if need be one of the future: the milliseconds until it is there. Beyond PATIENCE_MS: takes none. */
+  reserve(): number {
+    return this.#take(1, PATIENCE_MS);
+  }
+
+  #take(cost: number, patienceMs: number): number {
     if (this.#perMs === 0) return 0;
     const now = this.#clock.now();
     this.#tokens = Math.min(this.#burst, this.#tokens + (now - this.#at) * this.#perMs);
     this.#at = now;
     const wanted = Math.min(cost, this.#burst);
-    if (this.#tokens < wanted) return (wanted - this.#tokens) / this.#perMs;
-    this.#tokens -= wanted;
-    return 0;
+    const waitMs = Math.max(0, (wanted - this.#tokens) / this.#perMs);
+    if (waitMs <= patienceMs) this.#tokens -= wanted;
+    return waitMs;
   }
 
   /** As good as a new one. */
@@ -65,13 +77,22 @@ export class TokenBuckets {
 
   /** Takes `cost` tokens: 0 when there were as many, else the milliseconds until there are. */
   take(key: string, cost = 1): number {
-    if (this.#rate.perHour === 0) return 0;
+    return this.#of(key)?.take(cost) ?? 0;
+  }
+
+  /** As `TokenBucket.reserve`. */
+  reserve(key: string): number {
+    return this.#of(key)?.reserve() ?? 0;
+  }
+
+  #of(key: string): TokenBucket | undefined {
+    if (this.#rate.perHour === 0) return undefined;
     const known = this.#buckets.get(key);
     if (known === undefined) this.#makeRoom();
     else this.#buckets.delete(key);
     const bucket = known ?? new TokenBucket(this.#clock, this.#rate);
     this.#buckets.set(key, bucket);
-    return bucket.take(cost);
+    return bucket;
   }
 
   get size(): number {
@@ -91,8 +112,10 @@ export class TokenBuckets {
 export interface RateSettings {
   /** New connections, per network address: each costs a handshake. */
   readonly connects: Rate;
-  /** Calls of any kind, per connection. */
+  /** Calls of any kind, per connection: beyond it they wait. */
   readonly calls: Rate;
+  /** Enqueue and BatchEnqueue, per device: beyond it they wait. */
+  readonly sends: Rate;
   /** Calls without a session, per network address. */
   readonly anonymous: Rate;
   /** RegisterFinish, per network address. */
@@ -147,7 +170,8 @@ export type RateName = keyof RateSettings;
 
 export const DEFAULT_RATES: RateSettings = {
   connects: { burst: 2_000, perHour: 120_000 },
-  calls: { burst: 20_000, perHour: 3_600_000 },
+  calls: { burst: 1_000, perHour: 3_600_000 },
+  sends: { burst: 100, perHour: 1_080_000 },
   anonymous: { burst: 10_000, perHour: 600_000 },
   registrations: { burst: 60, perHour: 600 },
   passwords: { burst: 120, perHour: 3_600 },
@@ -177,6 +201,7 @@ export const DEFAULT_RATES: RateSettings = {
 const WORDS: Record<RateName, string> = {
   connects: 'too many connections from this network address',
   calls: 'too many calls on this connection',
+  sends: 'too many messages of this device at once',
   anonymous: 'too many calls without a session from this network address',
   registrations: 'too many registrations from this network address',
   passwords: 'too many password attempts from this network address',
@@ -203,17 +228,25 @@ const WORDS: Record<RateName, string> = {
   sealedPerAddress: 'too many messages from this network address',
 };
 
+/** Told of each call that a limit has refused or made wait, to count it. */
+export interface RateObserver {
+  limited(name: RateName): void;
+  paced(name: RateName): void;
+}
+
+const NOBODY: RateObserver = { limited: () => {}, paced: () => {} };
+const AT_ONCE: Pace = { kind: 'go', waitMs: 0 };
+
 export class RateLimits {
   readonly #clock: Clock;
   readonly #settings: RateSettings;
   readonly #buckets: Record<RateName, TokenBuckets>;
-  readonly #refused: (name: RateName) => void;
+  readonly #observer: RateObserver;
 
-  /** @param refused told of each refusal, to count it */
-  constructor(clock: Clock, settings: RateSettings, refused: (name: RateName) => void = () => {}) {
+  constructor(clock: Clock, settings: RateSettings, observer = NOBODY) {
     this.#clock = clock;
     this.#settings = settings;
-    this.#refused = refused;
+    this.#observer = observer;
     const entries = (Object.keys(settings) as RateName[]).map((name) => [
       name,
       new TokenBuckets(clock, settings[name]),
@@ -226,9 +259,14 @@ export class RateLimits {
     this.#check(name, this.#buckets[name].take(key, cost));
   }
 
-  /** Takes a token of a bucket from `bucket`. @throws RpcError `rate limited` */
-  takeOf(name: RateName, bucket: TokenBucket): void {
-    this.#check(name, bucket.take());
+  /** A token of `name` for `key`, now or soon. */
+  pace(name: RateName, key: string): Pace {
+    return this.#paced(name, this.#buckets[name].reserve(key));
+  }
+
+  /** A token of a bucket from `bucket`, now or soon. */
+  paceOf(name: RateName, bucket: TokenBucket): Pace {
+    return this.#paced(name, bucket.reserve());
   }
 
   /** A bucket that lives with what it is for. */
@@ -238,8 +276,20 @@ export class RateLimits {
 
   #check(name: RateName, waitMs: number): void {
     if (waitMs === 0) return;
-    this.#refused(name);
+    this.#observer.limited(name);
     throw rateLimited(WORDS[name], waitMs);
+  }
+
+  #paced(name: RateName, waitMs: number): Pace {
+    if (waitMs === 0) return AT_ONCE;
+    if (waitMs <= PATIENCE_MS) {
+      this.#observer.paced(name);
+      return { kind: 'go', waitMs };
+    }
+    this.#observer.limited(name);
+    // By then it has waited its second.
+    const error = rateLimited(WORDS[name], waitMs - PATIENCE_MS);
+    return { kind: 'refuse', waitMs: PATIENCE_MS, error };
   }
 }
 

@@ -13,7 +13,7 @@ import { Auditor } from './audit.ts';
 import type { AuditSink } from './audit.ts';
 import { Blobs } from './blobs.ts';
 import type { BlobFiles } from './blobs.ts';
-import { limitCall } from './call-guard.ts';
+import { limitCall, paceCall } from './call-guard.ts';
 import { endIdle } from './connection-guard.ts';
 import { newConnectionState } from './context.ts';
 import type { ConnectionState, Log, ServerClock, ServerContext } from './context.ts';
@@ -130,7 +130,7 @@ export function createServer(parts: ServerParts): QuicprochatServer {
     receipts,
     keyTransparency: parts.keyTransparency,
     storeLimits: parts.storeLimits,
-    rates: new RateLimits(clock, parts.rates, (name) => observer.limited(name)),
+    rates: new RateLimits(clock, parts.rates, observer),
     readTurns: new ReadTurns(),
     reportKey: parts.reportKey ?? { publicKey: undefined },
     admins: new Set(parts.admins),
@@ -152,6 +152,7 @@ export function createServer(parts: ServerParts): QuicprochatServer {
   const rpc = new RpcServer<ConnectionState>({
     routes: routes(server),
     newState: (connection) => newConnectionState(clock, connection),
+    pace: (connection, context) => paceCall(server, connection, context),
     authorize: (context) => {
       limitCall(server, context);
       authorize(context);

@@ -30,6 +30,7 @@ export {
   type CallContext,
   DEFAULT_SERVER_LIMITS,
   type Handler,
+  type Pace,
   type Route,
   RpcServer,
   type RpcServerOptions,

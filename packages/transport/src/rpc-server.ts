@@ -1,12 +1,15 @@
 // The answering side (DESIGN section 3): frames in, handlers, frames out, everything bounded.
 //
-//   header → known? allowed? within bounds? → payload → auth → decode → handler → encode → answer
-//              └ no: answered at once, the payload dropped as it arrives
+//   header → known? allowed? within bounds? → payload → its turn → auth → decode → handler → encode → answer
+//              └ no: answered in its turn, the payload dropped as it arrives
+//
+// Turns (docs/decisions/0023-pacing.md): `pace` may make a call wait, and so its connection; the calls of one connection
+// begin in the order they came. A refusal has a turn too, so that being refused is no faster than being served.
 //
 // What a connection can hold here: 256 calls, 8 MiB of requests (announced or here) whose calls have not
 // ended, 8 MiB of responses and events it has not read, 64 streams. Beyond: `exhausted`, the handler does not run. Far
 // beyond: the connection closes. A call that has been answered early (Cancel, deadline) counts until
-// its handler has returned, so cancelling does not buy more work.
+// its handler has returned or its turn would have come, so cancelling does not buy more work.
 import {
   type DescMessage,
   type Message,
@@ -40,6 +43,7 @@ import {
   encodeResponseHeader,
 } from './framing.ts';
 import type { MethodDescriptor } from './method.ts';
+import { Turns } from './turns.ts';
 
 /** What the server keeps per connection, for handlers and for pushing. `S` is the server's own state. */
 export interface ServerConnection<S> {
@@ -120,10 +124,16 @@ export const DEFAULT_SERVER_LIMITS: ServerLimits = {
   totalRequestBytesMax: 256 * 1024 * 1024,
 };
 
-// Far beyond: this many times a byte bound or the stream bound, or this many refusals without the
-// connection having been within its bounds in between.
+// Far beyond: this many times a byte bound or the stream bound, this many refusals without the connection having been
+// within its bounds in between, or as many that wait for their turn.
 const FAR_BEYOND = 2;
 const REFUSALS_IN_A_ROW_MAX = 4096;
+const REFUSALS_WAITING_MAX = 4096;
+
+/** When a call may begin, or be told that it may not. */
+export type Pace =
+  | { readonly kind: 'go'; readonly waitMs: number }
+  | { readonly kind: 'refuse'; readonly waitMs: number; readonly error: RpcError };
 
 // How long a client that has all its answers may take to close, when the server goes away. It may be gone without a word.
 const FAREWELL_MS = 2000;
@@ -135,6 +145,11 @@ export interface RpcServerOptions<S> {
   readonly newState: (connection: { readonly peer: string; readonly id: number }) => S;
   /** Throws `RpcError` when the caller may not call this method. Runs before the request is decoded. */
   readonly authorize: (context: CallContext<S>) => void | Promise<void>;
+  /**
+   * Asked once for each call, in the order they came: when its request is here, or, without a context, when it was refused
+   * at its header (then only the wait counts). The calls behind it on the connection wait for it. Default: nobody waits.
+   */
+  readonly pace?: (connection: ServerConnection<S>, context: CallContext<S> | undefined) => Pace;
   readonly limits?: Partial<ServerLimits>;
   readonly clock?: Clock;
   /** A connection has ended; its calls are aborted. */
@@ -230,6 +245,7 @@ class Core<S> {
 const HEADER = new Uint8Array(RESPONSE_HEADER_BYTES);
 const PUSH_HEADER = new Uint8Array(PUSH_HEADER_BYTES);
 const EMPTY = new Uint8Array(0);
+const AT_ONCE: Pace = { kind: 'go', waitMs: 0 };
 
 class Peer<S> implements ServerConnection<S> {
   readonly core: Core<S>;
@@ -238,6 +254,7 @@ class Peer<S> implements ServerConnection<S> {
   state: S;
   readonly gone: Promise<void>;
   readonly deadlines: Deadlines<Call<S>>;
+  readonly turns: Turns;
   calls = 0;
   requestBytes = 0;
   readonly #connection: Connection;
@@ -247,6 +264,7 @@ class Peer<S> implements ServerConnection<S> {
   #pushBlocked = false;
   #drainWaiters: ((alive: boolean) => void)[] = [];
   #refusals = 0;
+  #refusalsWaiting = 0;
   // Whether so much is unsent that it has to be added up before each call.
   #slow = false;
   #leaving = false;
@@ -267,6 +285,7 @@ class Peer<S> implements ServerConnection<S> {
       () => this.#unanswered(),
       (call) => call.end(Status.DEADLINE_EXCEEDED, 'the server took too long'),
     );
+    this.turns = new Turns(core.clock);
     this.state = core.options.newState(this);
   }
 
@@ -327,18 +346,40 @@ class Peer<S> implements ServerConnection<S> {
     this.deadlines.added(call.deadline);
   }
 
-  /** The call has been answered and its handler has returned. */
-  callOver(call: Call<S>): void {
-    this.calls -= 1;
-    this.core.inFlight -= 1;
+  /** Nothing of the call's request is kept any more. */
+  requestOver(call: Call<S>): void {
     this.requestBytes -= call.requestBytes;
     this.core.heldBytes -= call.heldBytes;
+  }
+
+  /** The call has been answered, and its handler has returned or will never run. */
+  callOver(): void {
+    this.calls -= 1;
+    this.core.inFlight -= 1;
     if (this.#leaving && this.calls === 0) this.#leave();
   }
 
   refused(): void {
     this.#refusals += 1;
     if (this.#refusals > REFUSALS_IN_A_ROW_MAX) this.close(CloseCode.limits, 'too many calls');
+  }
+
+  /** Runs `answer`, which refuses a call at its header, in its turn. */
+  refuseInTurn(answer: () => void): void {
+    const { waitMs } = this.pace(undefined);
+    this.#refusalsWaiting += 1;
+    if (this.#refusalsWaiting > REFUSALS_WAITING_MAX) {
+      this.close(CloseCode.limits, 'too many calls');
+      return;
+    }
+    this.turns.take(waitMs, () => {
+      this.#refusalsWaiting -= 1;
+      answer();
+    });
+  }
+
+  pace(context: CallContext<S> | undefined): Pace {
+    return this.core.options.pace?.(this, context) ?? AT_ONCE;
   }
 
   /** Something was written: far beyond the bound, the connection ends. */
@@ -366,6 +407,8 @@ class Peer<S> implements ServerConnection<S> {
   #leave(): void {
     if (this.#left) return;
     this.#left = true;
+    // Refusals, as no call is left.
+    this.turns.hurry();
     this.#openPush()?.end();
     this.#waitFarewell();
   }
@@ -422,6 +465,8 @@ class Peer<S> implements ServerConnection<S> {
   #onClose(reason: CloseReason): void {
     this.core.peers.delete(this);
     this.deadlines.stop();
+    // By now every call has been answered: those that waited give their places back.
+    this.turns.hurry();
     this.core.clock.clearTimer(this.#farewell);
     this.#abort.abort();
     for (const waiter of this.#drainWaiters.splice(0)) waiter(false);
@@ -437,6 +482,8 @@ class ServerStream<S> implements StreamHandler, FrameSink {
   readonly #surplus: boolean;
   readonly #decoder: FrameDecoder;
   readonly calls = new Map<number, Call<S>>();
+  // Calls refused at their header whose answer waits for its turn.
+  #refusals = 0;
   #receiving: Call<S> | undefined;
   // Of the frame that is not complete yet.
   #heldBytes = 0;
@@ -506,7 +553,7 @@ class ServerStream<S> implements StreamHandler, FrameSink {
   onEnd(): void {
     this.#ended = true;
     if (this.#decoder.midFrame) this.#violated();
-    else if (this.calls.size === 0) this.transport.end();
+    else this.#endIfDone();
   }
 
   onDrain(): void {}
@@ -527,13 +574,25 @@ class ServerStream<S> implements StreamHandler, FrameSink {
       this.#countHeld();
     }
     this.#write(call.id, status, payload);
-    if (this.#ended && this.calls.size === 0) this.transport.end();
+    this.#endIfDone();
   }
 
   #refuse(method: MethodDescriptor | undefined, requestId: number, status: number, message: string): FrameVerdict {
-    this.#write(requestId, status, encodeError(message, '', 0));
-    this.peer.core.options.onAnswered?.(method, status, 0);
+    const { core } = this.peer;
+    const refusedAt = core.clock.now();
+    this.#refusals += 1;
+    this.peer.refuseInTurn(() => {
+      this.#refusals -= 1;
+      this.#write(requestId, status, encodeError(message, '', 0));
+      core.options.onAnswered?.(method, status, core.clock.now() - refusedAt);
+      this.#endIfDone();
+    });
     return 'skip';
+  }
+
+  // Everything that came has been answered, and nothing more comes.
+  #endIfDone(): void {
+    if (this.#ended && this.calls.size === 0 && this.#refusals === 0) this.transport.end();
   }
 
   #write(requestId: number, status: number, payload: Uint8Array): void {
@@ -569,11 +628,14 @@ class Call<S> implements CallContext<S> {
   readonly requestBytes: number;
   /** Of these, what has come whole. */
   heldBytes = 0;
+  // Until its turn.
+  #payload: Uint8Array = EMPTY;
   readonly deadline: number;
   readonly #stream: ServerStream<S>;
   readonly #route: Route<S>;
   readonly #startedAt: number;
   #answered = false;
+  #waiting = false;
   #running = false;
   #abort: AbortController | undefined;
 
@@ -601,10 +663,26 @@ class Call<S> implements CallContext<S> {
     return this.#abort.signal;
   }
 
+  /** Its request is here. */
   start(payload: Uint8Array): void {
-    this.#running = true;
+    const { peer } = this.#stream;
     this.heldBytes = payload.length;
     this.#core.heldBytes += payload.length;
+    this.#payload = payload;
+    const pace = peer.pace(this);
+    this.#waiting = true;
+    peer.turns.take(pace.waitMs, () => {
+      this.#waiting = false;
+      if (this.#answered) peer.callOver();
+      else if (pace.kind === 'refuse') this.#failed(pace.error);
+      else this.#run();
+    });
+  }
+
+  #run(): void {
+    const payload = this.#payload;
+    this.#payload = EMPTY;
+    this.#running = true;
     try {
       const allowed = this.#core.options.authorize(this);
       const result = isPromise(allowed) ? allowed.then(() => this.#handle(payload)) : this.#handle(payload);
@@ -691,7 +769,11 @@ class Call<S> implements CallContext<S> {
   }
 
   #over(): void {
-    this.#stream.peer.callOver(this);
+    const { peer } = this.#stream;
+    this.#payload = EMPTY;
+    peer.requestOver(this);
+    // Its place it keeps until its turn, or whoever cancels would wait less than whoever waits.
+    if (!this.#waiting) peer.callOver();
   }
 }
 
