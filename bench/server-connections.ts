@@ -2,7 +2,7 @@
 import { makeTestCertificate } from '../packages/transport/src/testing/certificate.node.ts';
 import { type BenchOptions, type BenchResult, figure, median, quantile } from './result.ts';
 import { ClientsProcess } from './server-clients.ts';
-import { LoadProcess } from './server-load.ts';
+import { type Flood, LoadProcess } from './server-load.ts';
 import { ServerProcess } from './server-process.ts';
 import type { SeededServer } from './server.ts';
 import { BARE_NONCE } from './transport-peer.ts';
@@ -15,6 +15,8 @@ const WAITING_CALLS_EACH = 5;
 const CALM_CLIENTS = 16;
 const CALM_EVERY_MS = 40;
 const FLOOD_IN_FLIGHT = 200;
+/** The devices that flood, one after the other: their inboxes are empty so far. */
+const FLOODING_AT = 100;
 /** What one connection may hold (events 16 MiB, requests 8, answers 16), and as much garbage until it is collected. */
 const FLOOD_BYTES_MAX = 80 * 1024 * 1024;
 
@@ -22,6 +24,7 @@ interface Scale {
   readonly rounds: number;
   readonly smallCallsMs: number;
   readonly idleConnections: number;
+  readonly idleMs: number;
   readonly waitingConnections: number;
   readonly wakingMessages: number;
   readonly floodMs: number;
@@ -31,6 +34,7 @@ const FULL: Scale = {
   rounds: 5,
   smallCallsMs: 2000,
   idleConnections: 500,
+  idleMs: 60_000,
   waitingConnections: 200,
   wakingMessages: 400,
   floodMs: 6000,
@@ -39,6 +43,7 @@ const QUICK: Scale = {
   rounds: 1,
   smallCallsMs: 300,
   idleConnections: 100,
+  idleMs: 2000,
   waitingConnections: 20,
   wakingMessages: 40,
   floodMs: 1500,
@@ -82,23 +87,34 @@ async function* smallCalls({ folder }: SeededServer, { rounds, smallCallsMs }: S
   });
 }
 
+/**
+ * Idle: nothing is asked for a minute, only keep-alives go. What handshakes took goes back to the system after 15 to 40
+ * seconds.
+ */
 async function* idleConnections(
   { folder, devices }: SeededServer,
-  { idleConnections: count }: Scale,
+  { idleConnections: count, idleMs }: Scale,
 ): AsyncGenerator<BenchResult> {
   const server = await ServerProcess.start(folder);
   const clients = new ClientsProcess();
   try {
     await clients.connect(server.address, devices.slice(0, WARMING_CONNECTIONS));
     const before = await server.health();
-    await clients.connect(server.address, devices.slice(WARMING_CONNECTIONS, WARMING_CONNECTIONS + count));
-    const after = await server.health();
-    yield figure({
-      name: `memory of an idle connection, ${count} of them`,
-      value: (after.rssBytes - before.rssBytes) / count / 1000,
+    const each = async (name: string): Promise<Pick<BenchResult, 'name' | 'value' | 'unit'>> => ({
+      name,
+      value: ((await server.health()).rssBytes - before.rssBytes) / count / 1000,
       unit: 'KB',
+    });
+    await clients.connect(server.address, devices.slice(WARMING_CONNECTIONS, WARMING_CONNECTIONS + count));
+    yield figure(await each(`memory of a connection just made, ${count} of them`));
+    await new Promise((resolve) => setTimeout(resolve, idleMs));
+    yield figure({
+      ...(await each(`after ${idleMs / 1000} s in which it was idle`)),
       target: { of: 'value', atMost: 80 },
     });
+    // Fails if one of them has ended.
+    await clients.empty();
+    yield figure(await each('after a call on each of them'));
   } finally {
     await clients.close();
     await server.stop();
@@ -136,45 +152,71 @@ async function* wakeUps(
   }
 }
 
-async function* flood({ folder, devices }: SeededServer, { floodMs }: Scale): AsyncGenerator<BenchResult> {
-  const server = await ServerProcess.start(folder);
+/**
+ * Twice: a server as it is when nobody configures its limits, which is what the targets are for, and one that limits
+ * nothing, which shows what sharing alone does.
+ */
+async function* flood(seeded: SeededServer, { floodMs }: Scale): AsyncGenerator<BenchResult> {
+  const limited = await floodOne(seeded, floodMs, 'default', FLOODING_AT);
+  yield figure({ name: 'messages of the client that floods', value: limited.perSecond, unit: 'enqueues/s' });
+  yield figure({ ...limited.p99, target: { of: 'ratio', atMost: 2 } });
+  yield figure({ ...limited.memory, target: { of: 'value', atMost: FLOOD_BYTES_MAX / 1e6 } });
+
+  const unlimited = await floodOne(seeded, floodMs, 'none', FLOODING_AT + 1);
+  const named = (name: string): string => `no limits: ${name}`;
+  yield figure({ name: named('messages of the flood'), value: unlimited.perSecond, unit: 'enqueues/s' });
+  yield figure({ name: named('of these stored'), value: unlimited.stored, unit: 'messages' });
+  yield figure({ name: named('answered “full”'), value: unlimited.full, unit: 'messages' });
+  yield figure({ ...unlimited.p99, name: named(unlimited.p99.name) });
+  yield figure({ ...unlimited.memory, name: named(unlimited.memory.name) });
+}
+
+async function floodOne(
+  { folder, devices }: SeededServer,
+  floodMs: number,
+  rates: 'default' | 'none',
+  flooder: number,
+): Promise<{
+  readonly perSecond: number;
+  readonly stored: number;
+  readonly full: number;
+  readonly p99: Pick<BenchResult, 'name' | 'value' | 'unit' | 'baseline'>;
+  readonly memory: Pick<BenchResult, 'name' | 'value' | 'unit'>;
+}> {
+  const server = await ServerProcess.start(folder, rates);
   const calm = new LoadProcess();
   const flooding = new LoadProcess();
   const quiet: number[] = [];
   const flooded: number[] = [];
   const rss: number[] = [];
-  let answered = 0;
+  const floods: Flood[] = [];
   try {
     await calm.connect(server.address, devices.slice(0, CALM_CLIENTS));
-    await flooding.connect(server.address, devices.slice(CALM_CLIENTS, CALM_CLIENTS + 1));
+    await flooding.connect(server.address, devices.slice(flooder, flooder + 1));
     await calm.trickle(500, CALM_EVERY_MS, 1024);
     const { rssBytes: before } = await server.health();
-    const ask = async (): Promise<void> => {
-      rss.push((await server.health()).rssBytes - before);
-    };
     for (let round = 0; round < 2; round += 1) {
       quiet.push(...(await calm.trickle(floodMs / 2, CALM_EVERY_MS, 1024)));
       await flooding.flood(FLOOD_IN_FLIGHT, 1024);
       flooded.push(...(await calm.trickle(floodMs / 2, CALM_EVERY_MS, 1024)));
-      await ask();
-      answered += await flooding.endFlood();
+      rss.push((await server.health()).rssBytes - before);
+      floods.push(await flooding.endFlood());
     }
   } finally {
     await Promise.all([calm.close(), flooding.close()]);
     await server.stop();
   }
-  yield figure({ name: 'messages of the client that floods', value: answered / (floodMs / 1000), unit: 'enqueues/s' });
-  yield figure({
-    name: `p99 of ${CALM_CLIENTS} others beside it`,
-    value: quantile(flooded, 0.99),
-    unit: 'ms',
-    baseline: { name: 'without it', value: quantile(quiet, 0.99) },
-    target: { of: 'ratio', atMost: 2 },
-  });
-  yield figure({
-    name: 'memory added by the flood',
-    value: Math.max(...rss) / 1e6,
-    unit: 'MB',
-    target: { of: 'value', atMost: FLOOD_BYTES_MAX / 1e6 },
-  });
+  const sum = (of: (flood: Flood) => number): number => floods.reduce((total, each) => total + of(each), 0);
+  return {
+    perSecond: sum(({ stored, full, refused }) => stored + full + refused) / (floodMs / 1000),
+    stored: sum(({ stored }) => stored),
+    full: sum(({ full }) => full),
+    p99: {
+      name: `p99 of ${CALM_CLIENTS} others beside it`,
+      value: quantile(flooded, 0.99),
+      unit: 'ms',
+      baseline: { name: 'without it', value: quantile(quiet, 0.99) },
+    },
+    memory: { name: 'memory added by the flood', value: Math.max(...rss) / 1e6, unit: 'MB' },
+  };
 }

@@ -18,6 +18,15 @@ export interface Load {
   readonly cpuUs: number;
 }
 
+/** How the messages of a flood were answered. */
+export interface Flood {
+  readonly stored: number;
+  /** The recipient's inbox was full. */
+  readonly full: number;
+  /** With a status other than ok. */
+  readonly refused: number;
+}
+
 type Order =
   | { readonly kind: 'connectBare'; readonly server: EngineAddress; readonly devices: readonly SeededDevice[] }
   | { readonly kind: 'connect'; readonly server: ServerAddress; readonly devices: readonly SeededDevice[] }
@@ -61,9 +70,8 @@ export class LoadProcess {
     await this.#process.ask({ kind: 'flood', inFlight, payloadBytes });
   }
 
-  /** How many messages of the flood were answered. */
-  async endFlood(): Promise<number> {
-    return (await this.#process.ask({ kind: 'endFlood' })) as number;
+  async endFlood(): Promise<Flood> {
+    return (await this.#process.ask({ kind: 'endFlood' })) as Flood;
   }
 
   close(): Promise<void> {
@@ -171,9 +179,10 @@ async function trickleFromAll(forMs: number, everyMs: number, payloadBytes: numb
             renew();
             return frame;
           },
-          (status) => {
+          (status, payload) => {
             if (status !== 0) throw new Error(`an enqueue was answered with status ${status}`);
             latenciesMs.push(performance.now() - sent);
+            checkQueued(payload);
             return false;
           },
         );
@@ -183,10 +192,10 @@ async function trickleFromAll(forMs: number, everyMs: number, payloadBytes: numb
   return latenciesMs;
 }
 
-let flooding: { readonly done: Promise<unknown>; end(): number } | undefined;
+let flooding: { readonly done: Promise<unknown>; end(): Flood } | undefined;
 
 function flood(inFlight: number, payloadBytes: number): void {
-  let answered = 0;
+  const answers = { stored: 0, full: 0, refused: 0 };
   let over = false;
   const done = Promise.all(
     clients.map(({ connection, device }) => {
@@ -197,8 +206,8 @@ function flood(inFlight: number, payloadBytes: number): void {
           renew();
           return frame;
         },
-        () => {
-          answered += 1;
+        (status, payload) => {
+          answers[status === 0 ? outcomeOf(payload) : 'refused'] += 1;
           return !over;
         },
       );
@@ -208,15 +217,23 @@ function flood(inFlight: number, payloadBytes: number): void {
     done,
     end: () => {
       over = true;
-      return answered;
+      return { ...answers };
     },
   };
 }
 
-async function endFlood(): Promise<number> {
-  const answered = flooding?.end() ?? 0;
-  await flooding?.done;
-  return answered;
+async function endFlood(): Promise<Flood> {
+  if (flooding === undefined) throw new Error('there is no flood');
+  const answers = flooding.end();
+  await flooding.done;
+  return answers;
+}
+
+function outcomeOf(payload: Uint8Array): 'stored' | 'full' {
+  const outcome = fromBinary(EnqueueResponseSchema, payload).results[0]?.outcome.case;
+  if (outcome === 'full') return 'full';
+  if (outcome === 'queued') return 'stored';
+  throw new Error(`answered ${outcome ?? 'nothing'} instead of queued or full`);
 }
 
 function checkQueued(payload: Uint8Array): void {

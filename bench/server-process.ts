@@ -32,8 +32,11 @@ export class ServerProcess {
   readonly address: ServerAddress;
   readonly #child: ChildProcess;
 
-  /** Starts a server on a free port of the loopback interface; nothing limits how often one may ask. */
-  static async start(dataDir: string): Promise<ServerProcess> {
+  /**
+   * Starts a server on a free port of the loopback interface.
+   * @param rates how often one may ask: as a server has it when nobody configures it, or without limit (default)
+   */
+  static async start(dataDir: string, rates: 'default' | 'none' = 'none'): Promise<ServerProcess> {
     const settings = [
       '--connections-per-address',
       '10000',
@@ -48,9 +51,10 @@ export class ServerProcess {
       '--metrics-listen',
       '127.0.0.1:0',
     ];
-    const rates = [
+    const unlimited = [
       'connects',
       'calls',
+      'sends',
       'anonymous',
       'enqueues',
       'enqueue-kib',
@@ -65,7 +69,8 @@ export class ServerProcess {
       'key-packages',
       'key-packages-of-one',
     ];
-    const args = [...settings, ...rates.flatMap((rate) => [`--rates-${rate}`, '0']), '--json'];
+    const ofRates = rates === 'none' ? unlimited.flatMap((rate) => [`--rates-${rate}`, '0']) : [];
+    const args = [...settings, ...ofRates, '--json'];
     const child = spawn(process.execPath, ['--expose-gc', '--import', PROBE, MAIN, ...args], {
       stdio: ['ignore', 'pipe', 'inherit', 'ipc'],
     });
