@@ -27,7 +27,7 @@ import type { Operations } from './operator/operations.ts';
 import type { Plugins } from './plugins.ts';
 import { PushWakeUps } from './push-notifier.ts';
 import type { PushNotifiers } from './push-notifier.ts';
-import { RateLimits } from './rate-limits.ts';
+import { networkOf, RateLimits } from './rate-limits.ts';
 import type { RateSettings } from './rate-limits.ts';
 import { ReadTurns } from './read-turns.ts';
 import { ReceiptSigner } from './receipt-signer.ts';
@@ -152,6 +152,7 @@ export function createServer(parts: ServerParts): QuicprochatServer {
   const rpc = new RpcServer<ConnectionState>({
     routes: routes(server),
     newState: (connection) => newConnectionState(clock, connection),
+    addressOf: networkOf,
     pace: (connection, context) => paceCall(server, connection, context),
     authorize: (context) => {
       limitCall(server, context);

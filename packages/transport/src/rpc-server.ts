@@ -43,6 +43,7 @@ import {
   encodeResponseHeader,
 } from './framing.ts';
 import type { MethodDescriptor } from './method.ts';
+import { type AddressShare, RequestMemory } from './request-memory.ts';
 import { Turns } from './turns.ts';
 
 /** What the server keeps per connection, for handlers and for pushing. `S` is the server's own state. */
@@ -112,7 +113,10 @@ export interface ServerLimits {
   readonly requestBytesMax: number;
   readonly responseBytesMax: number;
   readonly streamsMax: number;
-  /** Request bytes of all connections together, as they arrive: announcing many takes nothing from others. */
+  /**
+   * Request bytes of all connections together, as they arrive: announcing many takes nothing from others. The connections
+   * of one address hold no more than is still free of it.
+   */
   readonly totalRequestBytesMax: number;
 }
 
@@ -150,6 +154,8 @@ export interface RpcServerOptions<S> {
    * at its header (then only the wait counts). The calls behind it on the connection wait for it. Default: nobody waits.
    */
   readonly pace?: (connection: ServerConnection<S>, context: CallContext<S> | undefined) => Pace;
+  /** What counts as one network address, of which many connections hold no more than a share. Default: no shares. */
+  readonly addressOf?: (connection: { readonly peer: string; readonly id: number }) => string;
   readonly limits?: Partial<ServerLimits>;
   readonly clock?: Clock;
   /** A connection has ended; its calls are aborted. */
@@ -227,7 +233,7 @@ class Core<S> {
   readonly peers = new Set<Peer<S>>();
   draining = false;
   inFlight = 0;
-  heldBytes = 0;
+  readonly requests: RequestMemory;
   nextId = 1;
   nextSequence = 1;
 
@@ -235,6 +241,7 @@ class Core<S> {
     this.options = options;
     this.limits = { ...DEFAULT_SERVER_LIMITS, ...options.limits };
     this.clock = options.clock ?? systemClock;
+    this.requests = new RequestMemory(this.limits.totalRequestBytesMax);
     for (const entry of options.routes) {
       if (this.routes.has(entry.method.id)) throw new Error(`two handlers: ${entry.method.name}`);
       this.routes.set(entry.method.id, entry);
@@ -255,6 +262,7 @@ class Peer<S> implements ServerConnection<S> {
   readonly gone: Promise<void>;
   readonly deadlines: Deadlines<Call<S>>;
   readonly turns: Turns;
+  readonly share: AddressShare | undefined;
   calls = 0;
   requestBytes = 0;
   readonly #connection: Connection;
@@ -286,6 +294,7 @@ class Peer<S> implements ServerConnection<S> {
       (call) => call.end(Status.DEADLINE_EXCEEDED, 'the server took too long'),
     );
     this.turns = new Turns(core.clock);
+    this.share = core.requests.join(core.options.addressOf?.(this));
     this.state = core.options.newState(this);
   }
 
@@ -329,11 +338,11 @@ class Peer<S> implements ServerConnection<S> {
 
   /** True when a new call would be beyond the connection's bounds, or the server's. */
   full(requestBytes: number): boolean {
-    const { limits, heldBytes } = this.core;
+    const { limits, requests } = this.core;
     const within =
       this.calls < limits.callsMax &&
       this.requestBytes + requestBytes <= limits.requestBytesMax &&
-      heldBytes + requestBytes <= limits.totalRequestBytesMax &&
+      requests.hasRoom(this.share, requestBytes) &&
       !this.#behind();
     if (within) this.#refusals = 0;
     return !within;
@@ -349,7 +358,7 @@ class Peer<S> implements ServerConnection<S> {
   /** Nothing of the call's request is kept any more. */
   requestOver(call: Call<S>): void {
     this.requestBytes -= call.requestBytes;
-    this.core.heldBytes -= call.heldBytes;
+    this.core.requests.hold(this.share, -call.heldBytes);
   }
 
   /** The call has been answered, and its handler has returned or will never run. */
@@ -468,6 +477,7 @@ class Peer<S> implements ServerConnection<S> {
     // By now every call has been answered: those that waited give their places back.
     this.turns.hurry();
     this.core.clock.clearTimer(this.#farewell);
+    this.core.requests.leave(this.share);
     this.#abort.abort();
     for (const waiter of this.#drainWaiters.splice(0)) waiter(false);
     this.core.options.onDisconnect?.(this, reason);
@@ -501,7 +511,7 @@ class ServerStream<S> implements StreamHandler, FrameSink {
     const state = this.#decoder.push(bytes);
     this.#countHeld();
     if (state === 'oversized') this.#violated();
-    else if (this.#heldBytes > 0 && this.peer.core.heldBytes > this.peer.core.limits.totalRequestBytesMax) {
+    else if (this.#heldBytes > 0 && !this.peer.core.requests.hasRoom(this.peer.share, 0)) {
       this.#receiving?.end(Status.EXHAUSTED, 'too many calls at once');
     }
   }
@@ -614,7 +624,7 @@ class ServerStream<S> implements StreamHandler, FrameSink {
 
   #countHeld(): void {
     const { bufferedBytes } = this.#decoder;
-    this.peer.core.heldBytes += bufferedBytes - this.#heldBytes;
+    this.peer.core.requests.hold(this.peer.share, bufferedBytes - this.#heldBytes);
     this.#heldBytes = bufferedBytes;
   }
 }
@@ -667,7 +677,7 @@ class Call<S> implements CallContext<S> {
   start(payload: Uint8Array): void {
     const { peer } = this.#stream;
     this.heldBytes = payload.length;
-    this.#core.heldBytes += payload.length;
+    this.#core.requests.hold(peer.share, payload.length);
     this.#payload = payload;
     const pace = peer.pace(this);
     this.#waiting = true;
