@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { cpSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { before, test } from 'node:test';
+import { findRunning } from '@quicprochat/server';
 import { QPC_MAIN, World, type Person } from './world.ts';
 
 const world = new World();
@@ -55,6 +56,29 @@ test('somebody looked up has the same key each time', async () => {
   assert.ok(Array.isArray(first['hybridKeys']) && first['hybridKeys'].length === 1);
   const again = await alice.result(['resolve', 'bob']);
   assert.deepEqual([again['identityKey'], again['pin']], [own['identityKey'], 'same']);
+});
+
+test('who follows when the server ends the session is told so, and holds the profile no longer', async () => {
+  const [carol, dora] = await world.people('carol', 'dora');
+  await carol.result(['dm', 'dora', 'first']);
+  const chat = await carol.chat('@dora');
+  chat.type('before');
+  await chat.event('it was sent', (event) => event.type === 'sent');
+  const waiting = dora.start(['recv', '--follow']);
+  await waiting.event('the connection', (event) => event.type === 'connection' && event['state'] === 'online');
+  const server = await findRunning({ dataDir: world.serverFolder });
+  assert.ok(server !== undefined);
+  for (const account of ['carol', 'dora']) await server.call('endSessions', { account });
+  for (const [program, name] of [
+    [chat, 'carol'],
+    [waiting, 'dora'],
+  ] as const) {
+    const failure = await program.failure();
+    assert.deepEqual([failure.exitCode, failure['code']], [6, 'not-logged-in']);
+    assert.match(String(failure['hint']), new RegExp(`qpc login ${name}`));
+    assert.ok(program.events.some((event) => event.type === 'warning' && event['code'] === 'session-ended'));
+  }
+  await dora.result(['login', 'dora', '--password-stdin'], `${dora.password}\n`);
 });
 
 test('fresh KeyPackages can be published', async () => {

@@ -17,14 +17,23 @@ import { parseChatLine } from './parse.ts';
 import { toCliError } from './sdk-errors.ts';
 import { conversationFields, printEvent } from './show.ts';
 
-/** Stays until the signal ends it or, with a conversation, until standard input ends. */
+/**
+ * Stays until the signal ends it or, with a conversation, until standard input ends.
+ * @throws CliError `not-logged-in` when the server has ended the session: revoked, banned, or asked to log in again
+ */
 export async function follow(context: CommandContext, reference: string | undefined): Promise<JsonFields> {
-  const { out, session, signal } = context;
+  const { out, session } = context;
+  const ended = new AbortController();
+  // Without a session nothing comes any more, and logging in needs the profile that this process holds.
+  const signal = AbortSignal.any([context.signal, ended.signal]);
   const client = await session.account();
   session.listens = true;
   const conversation = reference === undefined ? undefined : await findOrFetchConversation(session, client, reference);
   const screen = new Screen(context, client, conversation);
-  const stop = client.on((event) => screen.push(event));
+  const stop = client.on((event) => {
+    screen.push(event);
+    if (event.type === 'warning' && event.code === 'session-ended') ended.abort();
+  });
   try {
     // The chat is usable while the server is away: what is typed is kept, and goes out when it is back.
     await session.keepConnecting();
@@ -34,7 +43,7 @@ export async function follow(context: CommandContext, reference: string | undefi
         style: 'dim',
       });
       screen.start();
-      await sendLines(context, client, conversation);
+      await sendLines({ ...context, signal }, client, conversation);
       await untilAborted(sendQueued(session, client, conversation.id), signal);
       await screen.drained();
     } else {
@@ -43,6 +52,13 @@ export async function follow(context: CommandContext, reference: string | undefi
       await untilAborted(new Promise<never>(() => {}), signal);
     }
     return { count: screen.shown };
+  } catch (error) {
+    if (!ended.signal.aborted || context.signal.aborted) throw error;
+    screen.start();
+    await screen.drained();
+    // Says that it is logged out, and how to log in.
+    await session.account();
+    throw error;
   } finally {
     stop();
   }
@@ -121,6 +137,7 @@ class Screen {
 
   /** First what was unread before, then what has come meanwhile. */
   start(): void {
+    if (this.#started) return;
     this.#started = true;
     this.#enqueue(() => this.#showUnseen());
     for (const event of this.#waiting) this.#enqueue(() => this.#show(event));
