@@ -10,12 +10,13 @@ import { canonicalUsername, fetchAddTargets, resolveUser } from './contacts.ts';
 import type { Engine } from './engine.ts';
 import { conversationOf } from './epoch.ts';
 import { ClientError, toClientError } from './errors.ts';
+import { Patience } from './patience.ts';
 import type { ChannelExtension } from './profile/channel-extension.ts';
 import { addressOf } from './profile/member.ts';
 import { isPostQuantum } from './profile/suites.ts';
 import { ADDS_MAX_POST_QUANTUM, channelOf, isAdmin } from './profile/validate-commit.ts';
 import type { StoredConversation } from './store/index.ts';
-import type { InviteResult } from './types.ts';
+import type { InviteOptions, InviteResult } from './types.ts';
 import { nameOf } from './views.ts';
 
 /** The server answers a few at once faster than one after the other, and more would crowd out everything else. */
@@ -26,22 +27,25 @@ export async function invite(
   engine: Engine,
   channelId: Uint8Array,
   usernames: readonly string[],
+  options: InviteOptions = {},
 ): Promise<InviteResult> {
   const { conversation, state } = administered(engine, channelId);
   const suite = conversation.suite ?? groupView(state).cipherSuite;
   const failed: { username: string; code: string; reason: string; error: ClientError }[] = [];
   const targets: AddTarget[] = [];
   const names = [...new Set(usernames.map(canonicalUsername))];
+  const patience = new Patience(engine, options);
   const lookUp = async (username: string): Promise<void> => {
     try {
-      const { account } = await resolveUser(engine, username);
+      const { account } = await patience.ask(() => resolveUser(engine, username));
       if (identityLeaves(activeGroup(engine, channelId).state, account.identityKey).length > 0) {
         throw new ClientError('usage', 'already-a-member', `${username} is in this group already`);
       }
-      targets.push(...(await fetchAddTargets(engine, account, suite)));
+      targets.push(...(await fetchAddTargets(engine, account, suite, patience)));
     } catch (error) {
       const failure = toClientError(error);
-      if (failure.kind === 'cannot-connect' || failure.kind === 'bug') throw failure;
+      const { kind } = failure;
+      if (kind === 'cannot-connect' || kind === 'bug' || options.signal?.aborted === true) throw failure;
       failed.push({ username, code: failure.code, reason: failure.message, error: failure });
     }
   };

@@ -17,6 +17,7 @@ export class MemberChecks {
   readonly #engine: Engine;
   readonly #waiting: Map<string, Uint8Array> = new Map();
   #running = false;
+  #callOff: () => void = () => {};
 
   constructor(engine: Engine) {
     this.#engine = engine;
@@ -58,7 +59,10 @@ export class MemberChecks {
         this.#waiting.delete(key);
       } catch (error) {
         // The server is away, or wants us to be slower: they stay unchecked until it is asked again.
-        this.#engine.ports.log.debug('members could not be checked', { reason: toClientError(error).code });
+        const { code, retryAfterMs } = toClientError(error);
+        this.#engine.ports.log.debug('members could not be checked', { reason: code });
+        this.#callOff();
+        if (retryAfterMs > 0) this.#callOff = this.#engine.later(() => this.kick(), retryAfterMs);
         return;
       }
     }

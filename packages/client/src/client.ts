@@ -19,6 +19,7 @@ import type {
   ConversationMember,
   ConnectionState,
   HistoryOptions,
+  InviteOptions,
   InviteResult,
   KeyCheck,
   Message,
@@ -98,8 +99,12 @@ export interface Client {
    */
   findConversation(reference: string): Promise<Conversation>;
   members(conversationId: string): Promise<readonly ConversationMember[]>;
-  /** Adds several accounts in one commit. @throws ClientError when none could be added: the first one's reason */
-  invite(conversationId: string, usernames: readonly string[]): Promise<InviteResult>;
+  /**
+   * Adds several accounts in one commit. While the server limits how often one may look people up it waits, five minutes
+   * in all; whoever could not be looked up by then is among the failed.
+   * @throws ClientError when none could be added: the first one's reason
+   */
+  invite(conversationId: string, usernames: readonly string[], options?: InviteOptions): Promise<InviteResult>;
   /** Removes an account with all its devices. @throws ClientError `not-a-member`, `not-admin` */
   removeMember(conversationId: string, username: string): Promise<void>;
   /**

@@ -23,6 +23,7 @@ import type { AddTarget } from './commit/build-commit.ts';
 import type { Engine } from './engine.ts';
 import { ClientError } from './errors.ts';
 import type { AccountKeys } from './key-transparency/own-statements.ts';
+import type { Patience } from './patience.ts';
 import { verifyMember } from './profile/member.ts';
 import { nameOfSuite } from './profile/suites.ts';
 import { lifetimeAllowed } from './profile/validate-commit.ts';
@@ -159,13 +160,15 @@ export async function fetchAddTargets(
   engine: Engine,
   account: VerifiedAccount,
   suite: number,
+  patience?: Patience,
 ): Promise<readonly AddTarget[]> {
   const { username, identityKey, devices } = account;
-  const keyPackages = await fetchKeyPackages(engine, account, suite);
-  const hybridKeys = await fetchHybridKeys(
-    engine,
-    devices.map(({ deviceId }) => ({ identityKey, deviceId })),
-  );
+  const addresses = devices.map(({ deviceId }) => ({ identityKey, deviceId }));
+  const packages = () => fetchKeyPackages(engine, account, suite);
+  const hybrids = () => fetchHybridKeys(engine, addresses);
+  // Each for itself: what a KeyPackage cost is not to be paid again because the second question came too soon.
+  const keyPackages = await (patience === undefined ? packages() : patience.ask(packages));
+  const hybridKeys = await (patience === undefined ? hybrids() : patience.ask(hybrids));
   const targets: AddTarget[] = [];
   for (const { address, keyPackage } of keyPackages) {
     const hybridKey = hybridKeys.get(encodeHex(encodeAddress(address)));

@@ -41,6 +41,7 @@ import type {
   ConversationMember,
   ConnectionState,
   HistoryOptions,
+  InviteOptions,
   InviteResult,
   KeyCheck,
   Message,
@@ -259,8 +260,8 @@ class ClientEngine implements Client {
     });
   }
 
-  invite(conversationId: string, usernames: readonly string[]): Promise<InviteResult> {
-    return this.#withSession(() => invite(this.#engine, channelIdOf(conversationId), usernames));
+  invite(conversationId: string, usernames: readonly string[], options: InviteOptions = {}): Promise<InviteResult> {
+    return this.#withSession(() => invite(this.#engine, channelIdOf(conversationId), usernames, options));
   }
 
   removeMember(conversationId: string, username: string): Promise<void> {

@@ -148,6 +148,20 @@ export interface HistoryOptions {
   readonly before?: number;
 }
 
+/** The server limits how often something is asked for; it is asked again after this time. */
+export interface Waiting {
+  readonly ms: number;
+  /** The server's words. */
+  readonly reason: string;
+}
+
+export interface InviteOptions {
+  /** Called before each wait. */
+  readonly waiting?: (waiting: Waiting) => void;
+  /** Ends the waiting; nobody is added then. */
+  readonly signal?: AbortSignal;
+}
+
 export interface InviteResult {
   readonly added: readonly string[];
   /** Those that could not be added, each with its reason; the others were added all the same. */

@@ -1,6 +1,6 @@
 /** Groups: make, list, see who is in, invite, remove, leave, and say who may. */
-import type { Client, Conversation, ConversationMember } from '@quicprochat/client/node';
-import type { Command } from '../command.ts';
+import type { Client, Conversation, ConversationMember, Waiting } from '@quicprochat/client/node';
+import type { Command, CommandContext } from '../command.ts';
 import { usageError } from '../errors.ts';
 import { checkGroupName, findConversation, findOrFetchConversation } from '../find-conversation.ts';
 import type { Session } from '../session.ts';
@@ -22,7 +22,7 @@ export const groupCreate: Command = {
   options: [SUITE_OPTION],
   examples: ['qpc group create team', 'qpc group create "Book club" bob carol'],
   inChat: true,
-  run: async ({ out, session }, input) => {
+  run: async ({ out, session, signal }, input) => {
     const users = input.words('USER');
     for (const user of users) checkUsername(user);
     checkGroupName(input.word('NAME'));
@@ -34,7 +34,7 @@ export const groupCreate: Command = {
       out.say(`Next: qpc group invite ${typedName(group)} USER...`);
       return { conversation: conversationFields(group) };
     }
-    const invited = await inviteAll(client, group, users);
+    const invited = await inviteAll({ out, signal }, client, group, users);
     if (invited.added.length > 0) out.say(`Invited ${invited.added.join(', ')}.`);
     for (const failure of invited.failed) out.warn(`${failure.username} was not invited: ${failure.reason}`);
     return { conversation: conversationFields(await client.findConversation(group.id)), ...invited };
@@ -148,12 +148,12 @@ export const groupInvite: Command = {
   args: [GROUP, { name: 'USER', summary: 'whom to add', rest: true }],
   examples: ['qpc group invite team bob carol dave'],
   inChat: true,
-  run: async ({ out, session }, input) => {
+  run: async ({ out, session, signal }, input) => {
     const users = input.words('USER');
     for (const user of users) checkUsername(user);
     const client = await session.online();
     const group = await findGroup(session, client, input.word('GROUP'));
-    const invited = await inviteAll(client, group, users);
+    const invited = await inviteAll({ out, signal }, client, group, users);
     if (invited.added.length > 0) out.say(`Invited ${invited.added.join(', ')} to ${group.name}.`);
     for (const failure of invited.failed) out.warn(`${failure.username} was not invited: ${failure.reason}`);
     return { conversation: conversationFields(await client.findConversation(group.id)), ...invited };
@@ -240,8 +240,25 @@ interface Invited {
   readonly failed: readonly { readonly username: string; readonly code: string; readonly reason: string }[];
 }
 
-async function inviteAll(client: Client, group: Conversation, users: readonly string[]): Promise<Invited> {
-  const { added, failed } = await client.invite(group.id, users);
+/** Between two lines that say it waits: with many people there is a short wait for each. */
+const TOLD_EVERY_MS = 5_000;
+
+async function inviteAll(
+  { out, signal }: Pick<CommandContext, 'out' | 'signal'>,
+  client: Client,
+  group: Conversation,
+  users: readonly string[],
+): Promise<Invited> {
+  let toldAt = -Infinity;
+  const waiting = ({ ms, reason }: Waiting): void => {
+    const now = performance.now();
+    if (now - toldAt < TOLD_EVERY_MS) return;
+    toldAt = now;
+    const seconds = Math.ceil(ms / 1000);
+    if (out.json) out.event('waiting', { conversationId: group.id, ms: Math.ceil(ms), reason });
+    else out.progress({ text: `(waiting ${seconds} s, the server limits this: ${reason})`, style: 'dim' });
+  };
+  const { added, failed } = await client.invite(group.id, users, { waiting, signal });
   return { added, failed };
 }
 
