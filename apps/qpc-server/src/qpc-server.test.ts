@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { makeTestCertificate } from '../../../packages/server/src/testing/certificates.node.ts';
 import { run as runHere } from './run.ts';
 
 const main = fileURLToPath(new URL('main.ts', import.meta.url));
@@ -93,6 +94,20 @@ test('ready line, SIGTERM, and a restart on the same folder', async () => {
   );
   again.child.kill('SIGINT');
   assert.equal((await again.ended).code, 0);
+});
+
+test('a certificate that was given is not what clients are told to trust', async () => {
+  const { certificate, privateKey } = await makeTestCertificate(['chat.example.org']);
+  writeFileSync(path.join(folder, 'given.pem'), certificate);
+  writeFileSync(path.join(folder, 'given.key'), privateKey, { mode: 0o600 });
+  const tls = ['--origin', 'chat.example.org', '--tls-cert', 'given.pem', '--tls-key', 'given.key'];
+  const program = new Program(['--data-dir', 'given', '--listen', '127.0.0.1:0', ...tls]);
+  assert.match(
+    await program.firstLine(),
+    /Try: qpc health --server 127\.0\.0\.1:\d+ --server-name chat\.example\.org$/,
+  );
+  program.child.kill('SIGTERM');
+  assert.equal((await program.ended).code, 0);
 });
 
 test('help and version', async () => {

@@ -19,7 +19,7 @@ const EXIT_CODES: Readonly<Record<ClientErrorKind, ExitCode>> = {
 const OUR_HINTS: Readonly<Record<string, string>> = {
   'server-away': 'check that qpc-server runs there, or name another with --server; what was queued is kept',
   'untrusted-certificate':
-    "give the server's certificate with --ca-cert FILE (qpc-server prints its path when it starts)",
+    "give its issuer's, or one that the server made (qpc-server prints its path when it starts), with --ca-cert FILE",
   'wrong-server-name': "give the name in the server's certificate with --server-name NAME",
   'profile-in-use': 'close the other qpc that uses this profile, or choose another with --profile NAME',
   'profile-missing': 'make an account with "qpc register-user NAME", or choose a profile with --profile or --state',

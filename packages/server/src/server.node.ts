@@ -63,8 +63,10 @@ export interface RunningServer {
   readonly port: number;
   readonly origin: string;
   readonly dataDir: string;
-  /** PEM file that clients can trust. */
+  /** PEM file with the certificate chain. */
   readonly certificatePath: string;
+  /** Whether the server made it, so that it is what clients can trust; else they trust who signed it. */
+  readonly certificateGenerated: boolean;
   /**
    * Looks whether the certificate's files have changed, and listens with what is in them: calls in flight are finished,
    * and clients come back. Happens by itself soon after a change. @throws StartupError when they cannot be used; the old
@@ -284,6 +286,7 @@ export async function startServer(config: ServerConfig, surroundings: ServerSurr
       origin,
       dataDir: directory.path,
       certificatePath: certificate.path,
+      certificateGenerated: certificate.generated,
       log,
       reloadCertificate: () => certificates.reload(),
       close: stop.close,

@@ -29,11 +29,14 @@ export const start: Command = {
 };
 
 function announce(server: RunningServer, out: Output): void {
-  const { host, port, origin, dataDir, certificatePath } = server;
-  const ready = { host, port, origin, caCert: certificatePath, dataDir, pid: process.pid };
+  const { host, port, origin, dataDir, certificatePath, certificateGenerated } = server;
+  const caCert = certificateGenerated ? certificatePath : null;
+  const ready = { host, port, origin, caCert, dataDir, pid: process.pid };
   const anywhere = host === '0.0.0.0' || host === '::';
   const reachable = anywhere ? (isIP(host) === 6 ? '[::1]' : '127.0.0.1') : isIP(host) === 6 ? `[${host}]` : host;
-  const connect = `qpc health --server ${reachable}:${port} --ca-cert ${shellWord(certificatePath)}`;
+  // One that was given is for the server's name, and leads to what the machine trusts or the operator knows.
+  const trust = caCert === null ? `--server-name ${origin.replace(/:\d+$/, '')}` : `--ca-cert ${shellWord(caCert)}`;
+  const connect = `qpc health --server ${reachable}:${port} ${trust}`;
   const where = ` is ready on ${isIP(host) === 6 ? `[${host}]` : host}:${port} (UDP). Try: ${connect}`;
   out.event('ready', ready, `qpc-server ${packageJson.version}${where}`);
 }
