@@ -145,6 +145,8 @@ function writeNewFile(file: string, content: string | Uint8Array, mode: number):
     closeSync(handle);
   }
   renameSync(temporary, file);
+  // Others rely on it from now on: the database says that there is a certificate, for instance.
+  syncDirectory(path.dirname(file));
 }
 
 function syncDirectory(directory: string): void {
