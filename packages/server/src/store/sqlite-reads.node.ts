@@ -223,7 +223,9 @@ export function createReads(db: Database) {
   const endpointFor = pluck<[number, number, number, number, number], Uint8Array>(
     `SELECT statement FROM endpoint WHERE device = ? AND expires_at > ? AND (
        EXISTS (SELECT 1 FROM roster own JOIN roster other ON other.channel = own.channel
-         WHERE own.device = ? AND other.device = endpoint.device)
+         WHERE own.device = ? AND other.device = endpoint.device AND EXISTS (
+           SELECT 1 FROM log_entry l JOIN device s ON s.id = l.submitter WHERE l.channel = own.channel
+             AND s.account = (SELECT account FROM device WHERE id = endpoint.device)))
        OR (SELECT account FROM device WHERE id = ?) = (SELECT account FROM device WHERE id = ?))`,
   );
   const pushTokenOf = raw<[number], readonly [string, string]>('SELECT kind, token FROM push_token WHERE device = ?');

@@ -1111,7 +1111,7 @@ function moderation(open: OpenStore): void {
 
 function endpoints(open: OpenStore): void {
   suite('endpoints', open, {}, (use) => {
-    test('are shown to the account and to shared rosters, until they expire or are withdrawn', async () => {
+    test('are shown to the account and where it takes part, until they expire or are withdrawn', async () => {
       const store = await use();
       const alice = await register(store, 'alice');
       const phone = await addDevice(store, alice);
@@ -1130,6 +1130,10 @@ function endpoints(open: OpenStore): void {
       assert.deepEqual(await seenBy(bob, { identityKey }), [hex(alice.deviceId)], 'the phone is on no roster of his');
       assert.deepEqual(await seenBy(phone, { identityKey }), [hex(alice.deviceId), hex(phone.deviceId)]);
       assert.deepEqual(await seenBy(carol, { identityKey }), []);
+      const carols = await group(store, carol, [alice]);
+      assert.deepEqual(await seenBy(carol, { identityKey }), [], 'alice was put there, and has done nothing');
+      await store.submitCommit(commit(carols, alice, 1));
+      assert.deepEqual(await seenBy(carol, { identityKey }), [hex(alice.deviceId)]);
       assert.deepEqual(await seenBy(bob, phone), []);
       assert.deepEqual(await seenBy({ ...bob, deviceId: fresh(16) }, { identityKey }), []);
       same((await store.findEndpoints({ of: alice, requester: bob, nowMs: NOW }))[0]?.statement, statement);

@@ -938,8 +938,9 @@ export interface Store {
     context?: WriteContext,
   ): Promise<{ kind: 'stored' } | { kind: 'unknown_device' }>;
   /**
-   * Unexpired ones of a device, or of every device of an identity, that are on a roster with `requester` or of its own
-   * account: an endpoint says where somebody is, and that is no stranger's business.
+   * Unexpired ones of a device, or of every device of an identity, that are of the account of `requester`, or on a roster
+   * with it where their account has submitted an entry: an endpoint says where somebody is, and that is no stranger's
+   * business; a stranger can put anybody on a roster, but not make them take part.
    */
   findEndpoints(query: {
     of: { identityKey: Uint8Array; deviceId?: Uint8Array | undefined };

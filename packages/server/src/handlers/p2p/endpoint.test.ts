@@ -1,4 +1,4 @@
-// Endpoints: signed by the device, for a day at most, and shown to those who share a channel.
+// Endpoints: signed by the device, for a day at most, and shown to those in a channel that the account takes part in.
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { signEndpoint } from '@quicprochat/core';
@@ -6,7 +6,7 @@ import { encodeHex } from '@quicprochat/crypto';
 import { nodeCrypto as crypto } from '@quicprochat/crypto/node';
 import { Status } from '@quicprochat/proto';
 import { methods, RpcError } from '@quicprochat/transport';
-import { ORIGIN, World } from '../../testing/world.node.ts';
+import { envelope, messageId, ORIGIN, World } from '../../testing/world.node.ts';
 import type { Person, TestConnection } from '../../testing/world.node.ts';
 
 const { p2p } = methods;
@@ -20,10 +20,26 @@ before(async () => {
   world = await World.start();
   [alice, bob] = [await world.register('alice'), await world.register('bob')];
   [a, b, c] = [await world.login(alice), await world.login(bob), await world.login(await world.register('carol'))];
-  const direct = { peerIdentityKey: bob.address.identityKey };
-  await a.call(methods.channel.createChannel, { kind: { case: 'direct', value: direct } });
+  await commitTo(a, await openDirect(a, bob));
 });
 after(() => world.close());
+
+async function openDirect(by: TestConnection, { address }: Person): Promise<Uint8Array> {
+  const value = { peerIdentityKey: address.identityKey };
+  const { outcome } = await by.call(methods.channel.createChannel, { kind: { case: 'direct', value } });
+  assert.ok(outcome.case !== undefined);
+  return outcome.value.channelId;
+}
+
+async function commitTo(by: TestConnection, channelId: Uint8Array, rosterAdd: Person[] = []): Promise<void> {
+  const { outcome } = await by.call(methods.delivery.submitCommit, {
+    channelId,
+    messageId: messageId(),
+    payload: envelope(3),
+    rosterAdd: rosterAdd.map(({ address }) => address),
+  });
+  assert.equal(outcome.case, 'accepted');
+}
 
 async function status(promise: Promise<unknown>): Promise<number> {
   const error = await promise.then(
@@ -63,6 +79,16 @@ test('published, seen by the other side of a channel, by no stranger, and not fo
   assert.equal((await resolve(b!)).length, 1);
   await a!.call(p2p.publishEndpoint, {});
   assert.deepEqual(await resolve(b!), []);
+});
+
+test('THREATS 17: whom a stranger puts on a roster, of two or of a group, shows them nothing', async () => {
+  await publish(alice!, a!);
+  await commitTo(c!, await openDirect(c!, alice!));
+  const channelId = crypto.random(16);
+  await c!.call(methods.channel.createChannel, { kind: { case: 'group', value: { channelId } } });
+  await commitTo(c!, channelId, [alice!]);
+  assert.deepEqual(await resolve(c!), []);
+  await a!.call(p2p.publishEndpoint, {});
 });
 
 test('somebody else’s, one of the past or the future, and another lifetime are refused', async () => {
