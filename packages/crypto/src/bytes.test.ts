@@ -41,6 +41,8 @@ suite('bytes', () => {
 
   test('hex goes both ways and refuses everything else', () => {
     assert.equal(encodeHex(bytes(0, 0x0f, 0xa0, 0xff)), '000fa0ff');
+    assert.equal(encodeHex(bytes(9, 1, 2, 9).subarray(1, 3)), '0102');
+    assert.equal(encodeHex(EMPTY), '');
     assert.deepEqual(decodeHex('000fA0Ff'), bytes(0, 0x0f, 0xa0, 0xff));
     assert.deepEqual(decodeHex(''), EMPTY);
     for (const bad of ['0', '0g', 'g0', '0x', ' 00', '00 ', '0/', '0:', '0@', '0G', '0`', '++', '-1', '٣٤']) {

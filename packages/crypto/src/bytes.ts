@@ -35,7 +35,11 @@ export function compare(a: Uint8Array, b: Uint8Array): number {
 
 const HEX = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, '0'));
 
+// Newer than the oldest engines we run on (Node 24).
+const { toHex } = Uint8Array.prototype as { toHex?: (this: Uint8Array) => string };
+
 export function encodeHex(bytes: Uint8Array): string {
+  if (toHex !== undefined) return toHex.call(bytes);
   let out = '';
   for (const byte of bytes) out += HEX[byte]!;
   return out;
