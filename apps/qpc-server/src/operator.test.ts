@@ -89,6 +89,26 @@ test('a server that runs is asked through its socket', async () => {
   assert.deepEqual([again.code, existsSync(at('another'))], [2, false]);
 });
 
+test('what is too long or not there is said in words, in one line', async () => {
+  const long = 'x'.repeat(600);
+  const cases: readonly (readonly [string[], number, RegExp])[] = [
+    [['ban', 'nobody', '--reason', long], 4, /there is no account "nobody"/],
+    [['account', long], 4, /there is no account "x+"/],
+    [['account', ''], 4, /there is no account ""/],
+    [['ban', 'nobody', '--for', '999999d'], 2, /a ban ends within a hundred years\. Leave --for out for good/],
+    [['end-sessions', 'nobody'], 4, /there is no account "nobody"/],
+  ];
+  for (const [words, expected, message] of cases) {
+    const { code, out, err } = await run('admin', ...words);
+    assert.deepEqual([code, out], [expected, ''], words.join(' '));
+    assert.match(err, message);
+    assert.match(err, /^qpc-server: [^\n]+\n$/);
+  }
+  const many = Array.from({ length: 2_500 }, (_, i) => String(i + 1));
+  const { code, last } = await run('admin', 'delete-reports', ...many, '--json');
+  assert.deepEqual([code, last['deleted']], [0, 0]);
+});
+
 test('SIGHUP is a look at the certificate, not the end', async () => {
   server.kill('SIGHUP');
   const reloaded = await run('admin', 'reload-certificate', '--json');

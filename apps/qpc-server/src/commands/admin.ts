@@ -99,7 +99,9 @@ function durationSecs(text: string | undefined): number {
   const unit = UNITS[match?.[2] ?? ''];
   if (match === null || unit === undefined)
     throw usageError(`--for takes a time such as 30m, 12h or 7d, not "${text}"`, 'Leave it out for good.');
-  return Number(match[1]) * unit;
+  const secs = Number(match[1]) * unit;
+  if (secs > 100 * 365 * 86_400) throw usageError('a ban ends within a hundred years', 'Leave --for out for good.');
+  return secs;
 }
 
 const ban: Command = {
@@ -319,6 +321,9 @@ function reportLines({ reporter, signature, reason, messages }: ReadReport): str
   ];
 }
 
+/** In one request. */
+const IDS_MAX = 1_000;
+
 const deleteReports: Command = {
   name: 'admin delete-reports',
   summary: 'remove reports that have been dealt with',
@@ -332,7 +337,11 @@ const deleteReports: Command = {
           throw usageError(`"${word}" is no number of a report`, 'See qpc-server admin reports.');
         return Number(word);
       });
-      const { deleted } = await operator.call('deleteReports', { ids }, { signal: context.signal });
+      let deleted = 0;
+      for (let at = 0; at < ids.length; at += IDS_MAX) {
+        const some = ids.slice(at, at + IDS_MAX);
+        deleted += (await operator.call('deleteReports', { ids: some }, { signal: context.signal })).deleted;
+      }
       context.out.say(`${plural(deleted, 'report')} removed`);
       return { deleted };
     }),

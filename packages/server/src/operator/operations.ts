@@ -24,12 +24,14 @@ const REPORTS_PER_PAGE = 16;
 const REPORT_PAGE_BYTES_MAX = 2 * 1024 * 1024;
 const IDS_MAX = 1_000;
 
+// What it says is checked where it is used, and refused in words.
+const text = z.string().max(4_096);
 /** A name, or an identity key of 64 hex digits; a name is shorter than that. */
-const account = z.string().min(1).max(64);
+const account = text;
 const requests = {
   account: z.strictObject({ account }),
   accounts: z.strictObject({ after: z.string().max(64) }),
-  ban: z.strictObject({ account, reason: z.string().max(512), durationSecs: z.number().int().nonnegative() }),
+  ban: z.strictObject({ account, reason: text, durationSecs: z.number().int().nonnegative() }),
   unban: z.strictObject({ account }),
   bans: z.strictObject({ after: z.string().regex(/^(?:[0-9a-f]{64})?$/) }),
   reports: z.strictObject({ afterId: z.number().int().nonnegative() }),
