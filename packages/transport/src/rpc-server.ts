@@ -3,7 +3,7 @@
 //   header → known? allowed? within bounds? → payload → its turn → auth → decode → handler → encode → answer
 //              └ no: answered in its turn, the payload dropped as it arrives
 //
-// Turns (docs/decisions/0023-pacing.md): `pace` may make a call wait, and so its connection; the calls of one connection
+// Its turn (docs/decisions/0023-pacing.md): `pace` may make a call wait, and so its connection; the calls of one connection
 // begin in the order they came. A refusal has a turn too, so that being refused is no faster than being served.
 //
 // What a connection can hold here: 256 calls, 8 MiB of requests (announced or here) whose calls have not
@@ -44,7 +44,7 @@ import {
 } from './framing.ts';
 import type { MethodDescriptor } from './method.ts';
 import { type AddressShare, RequestMemory } from './request-memory.ts';
-import { Turns } from './turns.ts';
+import { WaitingLine } from './waiting-line.ts';
 
 /** What the server keeps per connection, for handlers and for pushing. `S` is the server's own state. */
 export interface ServerConnection<S> {
@@ -261,7 +261,7 @@ class Peer<S> implements ServerConnection<S> {
   state: S;
   readonly gone: Promise<void>;
   readonly deadlines: Deadlines<Call<S>>;
-  readonly turns: Turns;
+  readonly line: WaitingLine;
   readonly share: AddressShare | undefined;
   calls = 0;
   requestBytes = 0;
@@ -293,7 +293,7 @@ class Peer<S> implements ServerConnection<S> {
       () => this.#unanswered(),
       (call) => call.end(Status.DEADLINE_EXCEEDED, 'the server took too long'),
     );
-    this.turns = new Turns(core.clock);
+    this.line = new WaitingLine(core.clock);
     this.share = core.requests.join(core.options.addressOf?.(this));
     this.state = core.options.newState(this);
   }
@@ -381,7 +381,7 @@ class Peer<S> implements ServerConnection<S> {
       this.close(CloseCode.limits, 'too many calls');
       return;
     }
-    this.turns.take(waitMs, () => {
+    this.line.take(waitMs, () => {
       this.#refusalsWaiting -= 1;
       answer();
     });
@@ -417,7 +417,7 @@ class Peer<S> implements ServerConnection<S> {
     if (this.#left) return;
     this.#left = true;
     // Refusals, as no call is left.
-    this.turns.hurry();
+    this.line.hurry();
     this.#openPush()?.end();
     this.#waitFarewell();
   }
@@ -475,7 +475,7 @@ class Peer<S> implements ServerConnection<S> {
     this.core.peers.delete(this);
     this.deadlines.stop();
     // By now every call has been answered: those that waited give their places back.
-    this.turns.hurry();
+    this.line.hurry();
     this.core.clock.clearTimer(this.#farewell);
     this.core.requests.leave(this.share);
     this.#abort.abort();
@@ -681,7 +681,7 @@ class Call<S> implements CallContext<S> {
     this.#payload = payload;
     const pace = peer.pace(this);
     this.#waiting = true;
-    peer.turns.take(pace.waitMs, () => {
+    peer.line.take(pace.waitMs, () => {
       this.#waiting = false;
       if (this.#answered) peer.callOver();
       else if (pace.kind === 'refuse') this.#failed(pace.error);

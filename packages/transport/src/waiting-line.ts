@@ -2,17 +2,16 @@
 // says how long it has to wait; what came later never goes first.
 import type { Clock } from './clock.ts';
 
-/** Something that waits. */
-export interface Turn {
+interface Waiting {
   readonly at: number;
   readonly run: () => void;
 }
 
-/** The turns of one connection. */
-export class Turns {
+/** The line of one connection. */
+export class WaitingLine {
   readonly #clock: Clock;
   // In the order they came, which is the order of `at`.
-  readonly #waiting = new Set<Turn>();
+  readonly #waiting = new Set<Waiting>();
   #lastAt = -Infinity;
   #timer: unknown;
 
@@ -51,6 +50,7 @@ export class Turns {
   }
 
   #arm(at: number): void {
+    this.#disarm();
     const ms = Math.max(0, Math.ceil(at - this.#clock.now()));
     this.#timer = this.#clock.setTimer(() => this.#run(this.#clock.now()), ms);
   }
