@@ -71,6 +71,25 @@ test('THREATS 24: messages of one device wait for their turn, in order; those of
   });
 });
 
+test('THREATS 24: a message to many costs its sender more, and nobody else', async () => {
+  await paced({ sends: { burst: 10, perHour: 3_600 } }, async (world, { paced, limited }) => {
+    const [mallory, bob] = [await world.register('mallory'), await world.register('bob')];
+    const [m, b] = [await world.login(mallory), await world.login(bob)];
+    const recipients = Array.from({ length: 2_000 }, () => {
+      return { address: { identityKey: bob.address.identityKey, deviceId: messageId() } };
+    });
+    const many = { recipients, messageId: messageId(), payload: envelope(1) };
+    assert.equal((await m.call(delivery.batchEnqueue, many)).results.length, 2_000);
+    assert.deepEqual(paced, [], 'nobody waits for what came first');
+    await b.call(delivery.enqueue, to(mallory));
+    assert.deepEqual(paced, []);
+    // She has sent as much as twenty messages to one.
+    const refused = (error: unknown) => error instanceof RpcError && error.status === Status.RATE_LIMITED;
+    await assert.rejects(m.call(delivery.enqueue, to(bob)), refused);
+    assert.deepEqual([paced, limited], [[], ['sends']]);
+  });
+});
+
 test('far beyond its pace a message is refused, after a wait, with the time to come back', async () => {
   await paced({ sends: { burst: 1, perHour: 7_200 } }, async (world, { paced, limited }) => {
     const bob = await world.register('bob');

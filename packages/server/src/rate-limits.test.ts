@@ -60,6 +60,17 @@ test('a token of the future has its place and its time; beyond a second none is 
   assert.deepEqual([1, 2, 3].map(() => bucket.reserve()).map(Math.round), [0, 0, 250], 'never more than the burst');
 });
 
+test('what was done already is charged, and the next one waits for it', () => {
+  const clock = new ManualClock();
+  const buckets = new TokenBuckets(clock, { burst: 10, perHour: 36_000 });
+  assert.equal(buckets.reserve('a'), 0);
+  buckets.charge('a', 12);
+  assert.equal(Math.round(buckets.reserve('a')), 400);
+  assert.equal(buckets.reserve('b'), 0);
+  buckets.charge('a', 100);
+  assert.ok(buckets.reserve('a') > 10_000);
+});
+
 test('a pace says when, and counts who waits and who is refused', () => {
   const clock = new ManualClock();
   const seen: string[] = [];

@@ -46,15 +46,26 @@ export class TokenBucket {
     return this.#take(1, PATIENCE_MS);
   }
 
+  /** Takes tokens for something done already; who comes next waits for them. */
+  charge(cost: number): void {
+    if (this.#perMs === 0) return;
+    this.#regain();
+    this.#tokens -= cost;
+  }
+
   #take(cost: number, patienceMs: number): number {
     if (this.#perMs === 0) return 0;
-    const now = this.#clock.now();
-    this.#tokens = Math.min(this.#burst, this.#tokens + (now - this.#at) * this.#perMs);
-    this.#at = now;
+    this.#regain();
     const wanted = Math.min(cost, this.#burst);
     const waitMs = Math.max(0, (wanted - this.#tokens) / this.#perMs);
     if (waitMs <= patienceMs) this.#tokens -= wanted;
     return waitMs;
+  }
+
+  #regain(): void {
+    const now = this.#clock.now();
+    this.#tokens = Math.min(this.#burst, this.#tokens + (now - this.#at) * this.#perMs);
+    this.#at = now;
   }
 
   /** As good as a new one. */
@@ -83,6 +94,11 @@ export class TokenBuckets {
   /** As `TokenBucket.reserve`. */
   reserve(key: string): number {
     return this.#of(key)?.reserve() ?? 0;
+  }
+
+  /** As `TokenBucket.charge`. */
+  charge(key: string, cost: number): void {
+    this.#of(key)?.charge(cost);
   }
 
   #of(key: string): TokenBucket | undefined {
@@ -114,7 +130,7 @@ export interface RateSettings {
   readonly connects: Rate;
   /** Calls of any kind, per connection: beyond it they wait. */
   readonly calls: Rate;
-  /** Enqueue and BatchEnqueue, per device: beyond it they wait. */
+  /** Enqueue and BatchEnqueue, per device: beyond it they wait. One to many counts more than once. */
   readonly sends: Rate;
   /** Calls without a session, per network address. */
   readonly anonymous: Rate;
@@ -262,6 +278,11 @@ export class RateLimits {
   /** A token of `name` for `key`, now or soon. */
   pace(name: RateName, key: string): Pace {
     return this.#paced(name, this.#buckets[name].reserve(key));
+  }
+
+  /** Tokens of `name` for what `key` has done; its next call waits for them. */
+  charge(name: RateName, key: string, cost: number): void {
+    this.#buckets[name].charge(key, cost);
   }
 
   /** A token of a bucket from `bucket`, now or soon. */

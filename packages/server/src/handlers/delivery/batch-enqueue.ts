@@ -22,6 +22,8 @@ import type { Target } from '../../store/store.ts';
 
 const RECIPIENTS_MAX = 10_000;
 const SEND_TOKEN_BYTES = 32;
+/** So many devices' inboxes are one message to the limit `sends`. */
+const INBOXES_OF_ONE = 100;
 
 /** One payload to many: with a session to a channel's roster or to those named, without one sealed to a roster. */
 export const batchEnqueue = handler(methods.delivery.batchEnqueue, async (call, request) => {
@@ -50,6 +52,9 @@ export const batchEnqueue = handler(methods.delivery.batchEnqueue, async (call, 
   const channel = toRoster ? channelId(request.channelId) : optionalChannelId(request.channelId);
   if (!toRoster) await requireMember(call, session.address, type, channel);
   const delivered = await submit(call, request, target, channel);
+  // The first of them was taken before: how many it would be, nobody knew then.
+  const more = delivered.results.length / INBOXES_OF_ONE - 1;
+  if (more > 0) call.server.rates.charge('sends', session.device, more);
   return {
     results: delivered.results.map(toRecipientResult),
     deliveryProof: delivered.proof,
