@@ -123,7 +123,7 @@ export interface ConnectionState {
   /** What it may still call; made by the first call. */
   calls: TokenBucket | undefined;
   session: DeviceSession | RecoverySession | undefined;
-  /** It has had a device's session: nothing sealed may follow on it, or the two together name the sender. */
+  /** Somebody has proven on it who they are: nothing sealed may follow, or the two together name the sender. */
   named: boolean;
   /** From GetNonce; the newest counts, once. */
   nonce: { readonly bytes: Uint8Array; readonly expiresAt: number } | undefined;

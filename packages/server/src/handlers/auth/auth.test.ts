@@ -19,7 +19,7 @@ import { nodeCrypto as crypto } from '@quicprochat/crypto/node';
 import { Status } from '@quicprochat/proto';
 import type { OpaqueLoginFinishResponse, Session } from '@quicprochat/proto';
 import { methods, RpcError } from '@quicprochat/transport';
-import { ORIGIN, resume, World } from '../../testing/world.node.ts';
+import { envelope, messageId, ORIGIN, resume, World } from '../../testing/world.node.ts';
 import type { Person, TestConnection } from '../../testing/world.node.ts';
 
 const { auth } = methods;
@@ -294,6 +294,15 @@ describe('login', () => {
     assert.match(error.hint, /profile/);
     await connection.call(auth.logout, {});
     assert.equal((await refusal(connection.call(auth.logout, {}))).status, Status.UNAUTHENTICATED);
+    // THREATS 36: whoever has been named on a connection sends nothing sealed on it.
+    const sealed = {
+      channelId: crypto.random(16),
+      messageId: messageId(),
+      payload: envelope(3),
+      sendToken: crypto.random(32),
+    };
+    const mixed = await refusal(connection.call(methods.delivery.batchEnqueue, sealed));
+    assert.equal(mixed.status, Status.INVALID_ARGUMENT);
   });
 
   test('a login attempt is for one connection, one use and one minute', async () => {

@@ -93,6 +93,7 @@ export const opaqueLoginFinish = handler(methods.auth.opaqueLoginFinish, async (
   await ask(call, address);
   endSession(server, connection);
   connection.state.session = { kind: 'recovery', username, record };
+  connection.state.named = true;
   audit(call, { event: 'login', outcome: 'limited', account, device: deviceId });
   return { outcome: { case: 'deviceUnknown' as const, value: {} } };
 });
