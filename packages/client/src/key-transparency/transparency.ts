@@ -51,6 +51,9 @@ const LOOK_UPS_MAX = 16;
 /** How often one answer is checked against a log that moves meanwhile. */
 const CHECK_ATTEMPTS_MAX = 4;
 
+/** Of an entry of ours: it was in the log before this one, which was accepted instead. */
+const NOT_IN_THIS_LOG = Number.MAX_SAFE_INTEGER;
+
 /** The newest head that was believed beyond what can be mirrored, in hex. */
 const UNMIRRORED_KEY = 'log-head-unmirrored';
 
@@ -274,8 +277,10 @@ export class Transparency {
           change.store.log.forgetCopy();
           change.store.settings.set(UNMIRRORED_KEY, undefined);
           // Which of our entries this log has shows anew, and with them what the server has lost of us.
-          for (const { version, statementHash } of change.store.log.ownEntries()) {
-            change.store.log.saveOwnEntry({ version, statementHash, seen: undefined });
+          for (const entry of change.store.log.ownEntries()) {
+            if (entry.seen === undefined) continue;
+            const seen = { ...entry.seen, dueAtSize: NOT_IN_THIS_LOG };
+            change.store.log.saveOwnEntry({ ...entry, seen });
           }
         }
         change.store.log.settleFindings(engine.nowMs());
@@ -393,14 +398,18 @@ export class Transparency {
         // What came after is looked at by the next round.
         if (version > account.version) continue;
         const mine = known.get(version);
-        if (mine?.seen !== undefined && equal(mine.seen.commitment, commitment)) continue;
+        const seen = { commitment, dueAtSize: position + 1 };
+        if (mine?.seen !== undefined && equal(mine.seen.commitment, commitment)) {
+          if (mine.seen.dueAtSize === NOT_IN_THIS_LOG) change.store.log.saveOwnEntry({ ...mine, seen });
+          continue;
+        }
         const isMine =
           mine?.statementHash !== undefined && (version < account.version || equal(mine.statementHash, statementHash));
         if (!isMine) strangers += 1;
         change.store.log.saveOwnEntry({
           version,
           statementHash: isMine ? mine.statementHash : undefined,
-          seen: { commitment, dueAtSize: position + 1 },
+          seen,
         });
       }
       if (strangers === 0) return;
@@ -416,7 +425,7 @@ export class Transparency {
   /** Whether the log shows an entry of ours that we have not seen there yet, or none at all. */
   #isOwnUnseen(): boolean {
     const entries = this.#engine.store.log.ownEntries();
-    return entries.length === 0 || entries.some(({ seen }) => seen === undefined);
+    return entries.length === 0 || entries.some(({ seen }) => seen === undefined || seen.dueAtSize === NOT_IN_THIS_LOG);
   }
 
   #isDue(): boolean {
