@@ -75,15 +75,21 @@ test('times beyond the calendar, from the server, neither hide a message nor spo
   const { id: bobs } = await bob.conversation('times');
   for (const { acceptedAtMs } of await bob.client.history(bobs, { limit: 10 })) assert.equal(acceptedAtMs, undefined);
 
-  forAlice.answer(methods.delivery.batchEnqueue, (real) => ({
-    ...real,
-    ...(real.receipt === undefined ? {} : { receipt: { ...real.receipt, acceptedAtMs: 2n ** 63n - 1n } }),
-  }));
+  let signed: bigint | undefined;
+  forAlice.answer(methods.delivery.batchEnqueue, (real) => {
+    signed = real.receipt?.acceptedAtMs;
+    return {
+      ...real,
+      ...(real.receipt === undefined ? {} : { receipt: { ...real.receipt, acceptedAtMs: 2n ** 63n - 1n } }),
+    };
+  });
   forAlice.envelopes = (envelope) => [{ ...envelope, acceptedAtMs: 2n ** 63n - 1n }];
   await alice.client.send(id, 'five');
   await alice.client.flush();
   await bob.sees('times', [...texts, 'five']);
   assert.deepEqual(await alice.texts('times'), [...texts, 'five']);
+  const [five] = (await alice.client.history(id, { limit: 10 })).slice(-1);
+  assert.equal(five?.acceptedAtMs, Number(signed), 'what was signed counts, not what is said beside it');
 });
 
 test('a server that wants hours of patience is not asked thousands of times a second instead', async () => {

@@ -3,6 +3,7 @@ import { encodeHex } from '@quicprochat/crypto';
 import { type Delivery, parseReceipt, verifyReceipt } from '@quicprochat/core';
 import type { RecipientResult } from '@quicprochat/proto';
 import type { Change } from './engine.ts';
+import { serverTime } from './outside-numbers.ts';
 
 interface Accepted {
   readonly channelId: Uint8Array;
@@ -13,6 +14,12 @@ interface Accepted {
   readonly proof: Uint8Array;
 }
 
+interface CheckedReceipt {
+  readonly bytes: Uint8Array;
+  /** When the server accepted it, as signed; milliseconds since 1970. */
+  readonly acceptedAtMs: number | undefined;
+}
+
 /**
  * The receipt when it verifies; else a warning, and the statement is kept as evidence.
  * @param what was accepted, for the warning
@@ -21,7 +28,7 @@ export function checkReceipt(
   change: Change,
   { channelId, messageId, payload, results, proof }: Accepted,
   what: 'a message' | 'a change of the group',
-): Uint8Array | undefined {
+): CheckedReceipt | undefined {
   const { engine, store } = change;
   const { origin } = engine.self;
   const pin = store.account.serverPin(origin);
@@ -44,7 +51,9 @@ export function checkReceipt(
           payload,
           deliveries,
         });
-  if (outcome.kind === 'verified') return proof.slice();
+  if (outcome.kind === 'verified') {
+    return { bytes: proof.slice(), acceptedAtMs: serverTime(BigInt(outcome.statement.acceptedAtMs)) };
+  }
   store.evidence.add({
     channelId,
     kind: 'bad-receipt',

@@ -10,7 +10,6 @@ import { checkReceipt } from './check-receipt.ts';
 import type { Change, Engine } from './engine.ts';
 import { type ClientError, toClientError } from './errors.ts';
 import { createMessageId } from './message/index.ts';
-import { serverTime } from './outside-numbers.ts';
 import { canProtect, protect } from './send-message.ts';
 import { statusOf } from './server-errors.ts';
 import type { OutboxEntry, Protection } from './store/index.ts';
@@ -155,12 +154,11 @@ export class OutboxDelivery {
         messageId,
         payload: envelope,
       });
-      return (change) => delivered(change, entry, messageId, envelope, results, deliveryProof, undefined);
+      return (change) => delivered(change, entry, messageId, envelope, results, deliveryProof);
     }
-    const answer = await server.call(methods.delivery.batchEnqueue, { channelId, messageId, payload: envelope });
-    const acceptedAtMs = answer.receipt === undefined ? undefined : serverTime(answer.receipt.acceptedAtMs);
-    return (change) =>
-      delivered(change, entry, messageId, envelope, answer.results, answer.deliveryProof, acceptedAtMs);
+    const request = { channelId, messageId, payload: envelope };
+    const { results, deliveryProof } = await server.call(methods.delivery.batchEnqueue, request);
+    return (change) => delivered(change, entry, messageId, envelope, results, deliveryProof);
   }
 
   /** What to do about a failed attempt: milliseconds to wait before the next, 0 to go on at once. */
@@ -204,7 +202,6 @@ function delivered(
   payload: Uint8Array,
   results: readonly RecipientResult[],
   proof: Uint8Array,
-  acceptedAtMs: number | undefined,
 ): void {
   const { engine, store } = change;
   // Our own copy in the inbox may have told us already; then only the receipt is news.
@@ -218,8 +215,8 @@ function delivered(
     store.messages.setState(localId, {
       state: 'sent',
       messageId,
-      acceptedAtMs: acceptedAtMs ?? engine.nowMs(),
-      ...(receipt === undefined ? {} : { receipt }),
+      acceptedAtMs: receipt?.acceptedAtMs ?? engine.nowMs(),
+      ...(receipt === undefined ? {} : { receipt: receipt.bytes }),
       ...(undelivered.length === 0 ? {} : { undelivered: JSON.stringify(undelivered) }),
     });
     if (isNews || undelivered.length > 0) {
