@@ -17,7 +17,6 @@ export interface WakeUps {
 type Order =
   | { readonly kind: 'connect'; readonly server: ServerAddress; readonly devices: readonly SeededDevice[] }
   | { readonly kind: 'empty' }
-  | { readonly kind: 'oneWorks'; readonly forMs: number }
   | { readonly kind: 'wakeUps'; readonly waiting: number; readonly messages: number }
   | { readonly kind: 'fanOut'; readonly channelId: Uint8Array; readonly devices: number; readonly messages: number };
 
@@ -38,11 +37,6 @@ export class ClientsProcess {
   /** Acknowledges away what is in the inboxes of all clients. */
   async empty(): Promise<void> {
     await this.#process.ask({ kind: 'empty' });
-  }
-
-  /** The first client makes a small call now and then, while all others are idle. */
-  async oneWorks(forMs: number): Promise<void> {
-    await this.#process.ask({ kind: 'oneWorks', forMs });
   }
 
   /**
@@ -99,16 +93,6 @@ async function emptyInboxes(): Promise<void> {
       rpc.call(methods.delivery.ack, { recipientKey, deviceId, seqUpTo: BigInt(Number.MAX_SAFE_INTEGER) }),
     ),
   );
-}
-
-const WORKS_EVERY_MS = 100;
-
-async function oneWorks(forMs: number): Promise<void> {
-  const until = performance.now() + forMs;
-  while (performance.now() < until) {
-    await clients[0]?.rpc.call(methods.auth.getNonce, {});
-    await new Promise((resolve) => setTimeout(resolve, WORKS_EVERY_MS));
-  }
 }
 
 const WAIT_MS = 60_000;
@@ -172,8 +156,6 @@ async function obey(order: Order): Promise<unknown> {
       return connectAll(order.server, order.devices);
     case 'empty':
       return emptyInboxes();
-    case 'oneWorks':
-      return oneWorks(order.forMs);
     case 'wakeUps':
       return wakeUps(order.waiting, order.messages);
     case 'fanOut':
