@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
+import type { ClientEvent } from '@quicprochat/client/node';
 import { findRunning, readReport, readReportPrivateKey, restoreServer, writeReportKeyFiles } from '@quicprochat/server';
 import { makeTestCertificate } from '../packages/server/src/testing/certificates.node.ts';
 import { World } from './world.ts';
@@ -115,4 +116,34 @@ test('a backup made while people talk, restored: they come back to it and go on'
   await alice.sees('bob', ['before', 'after'], 30_000);
   await bob.client.logout();
   await bob.client.login('bob', bob.password);
+});
+
+test('restored from before what somebody has read since: what comes next is told of, and none of it is lost', async () => {
+  await using world = await World.start();
+  const [alice, bob] = await world.people('alice', 'bob');
+  const { id } = await alice.client.openDirect('bob');
+  await alice.client.send(id, 'one');
+  await bob.joined('alice');
+  await bob.sees('alice', ['one']);
+  const backup = path.join(world.folder, 'backup');
+  const operator = await operatorOf(world);
+  await operator.call('backUp', { target: backup, withSecrets: true });
+  await alice.client.send(id, 'two');
+  await bob.sees('alice', ['one', 'two']);
+  await bob.close();
+  await alice.client.connect({ keepTrying: true });
+  await world.stopServer();
+  rmSync(world.dataDir, { recursive: true });
+  const request = { source: backup, dataDir: world.dataDir, origin: undefined, storeKey: undefined };
+  await restoreServer(request, () => {}, new AbortController().signal);
+  await world.startServer();
+  // Takes the position in his inbox that "two" had, if the server counts on from the backup.
+  await alice.until('alice to be back', () => alice.client.connection === 'online', 30_000);
+  await alice.client.send(id, 'three');
+  await alice.client.flush({ timeoutMs: 30_000 });
+  await bob.open();
+  await bob.client.connect();
+  await bob.sees('alice', ['one', 'two', 'three']);
+  const told = (event: ClientEvent): boolean => event.type === 'gap' && /put back/.test(JSON.stringify(event));
+  for (const one of [alice, bob]) await one.until('hearing that something may be missing', () => one.events.some(told));
 });

@@ -21,6 +21,7 @@ const GAP_REASONS: ReadonlyMap<InboxGap_Reason, string> = new Map([
   [InboxGap_Reason.FULL, 'the inbox of this device was full, and messages were refused'],
   [InboxGap_Reason.EXPIRED, 'messages waited too long at the server and were deleted'],
   [InboxGap_Reason.DAMAGED, 'the storage of the server is damaged, and messages in it cannot be read'],
+  [InboxGap_Reason.RESTORED, 'the server was put back to an earlier state, and messages may be missing'],
 ]);
 
 /** Acknowledging removes rows at the server; several batches share one call. */

@@ -29,6 +29,7 @@ const GAP_REASONS = {
   full: InboxGap_Reason.FULL,
   expired: InboxGap_Reason.EXPIRED,
   damaged: InboxGap_Reason.DAMAGED,
+  restored: InboxGap_Reason.RESTORED,
 } as const;
 
 export function toInboxGap(gap: InboxGap): MessageInitShape<typeof InboxGapSchema> {

@@ -8,6 +8,7 @@ import { lstat, mkdir, readdir, readFile, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { openDataDirectory, reasonOf } from '../data-directory.node.ts';
 import { SCHEMA_VERSION, inspectDatabase } from '../store/sqlite-inspect.node.ts';
+import { markRestored } from '../store/sqlite-restored.node.ts';
 import { StoreError } from '../store/store.ts';
 import {
   BLOBS,
@@ -113,7 +114,7 @@ export async function restoreServer(
     ...(inside.ownCertificate ? OWN_CERTIFICATE : []),
   ].filter((name) => !secrets.has(name) && !existsSync(path.join(dataDir ?? source, name)));
   if (dataDir !== undefined) {
-    await copyInto(source, dataDir, manifest, signal).catch((error: unknown) => {
+    await copyInto(request, dataDir, manifest, signal).catch((error: unknown) => {
       if (!(error instanceof Error && 'code' in error && 'syscall' in error)) throw error;
       throw new RestoreError(
         'place',
@@ -252,7 +253,12 @@ function inspect({ source, storeKey }: RestoreRequest, manifest: Manifest) {
   }
 }
 
-async function copyInto(source: string, dataDir: string, manifest: Manifest, signal: AbortSignal): Promise<void> {
+async function copyInto(
+  { source, storeKey }: RestoreRequest,
+  dataDir: string,
+  manifest: Manifest,
+  signal: AbortSignal,
+): Promise<void> {
   const directory = openDataDirectory(dataDir);
   const secrets = manifest.files.filter(({ path: each }) => each.startsWith(`${SECRETS}/`));
   for (const secret of secrets) {
@@ -283,6 +289,7 @@ async function copyInto(source: string, dataDir: string, manifest: Manifest, sig
   const growing = directory.file(`${DATABASE}.restoring`);
   await rm(growing, { force: true });
   await copyPrivate(path.join(source, DATABASE), growing);
+  markRestored({ path: growing, key: storeKey });
   await rename(growing, directory.file(DATABASE));
   await syncFolder(directory.path);
 }

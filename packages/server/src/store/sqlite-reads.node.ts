@@ -309,7 +309,7 @@ export function createReads(db: Database) {
     const gap: InboxGap | undefined =
       gapReason === null
         ? undefined
-        : { reason: gapReason === 0 ? 'full' : 'expired', sinceSeq: gapSince ?? 1, losses };
+        : { reason: GAP_REASONS[gapReason] ?? 'restored', sinceSeq: gapSince ?? 1, losses };
     const maxRows = read.maxRows ?? READ_ROWS;
     const maxBytes = read.maxBytes ?? READ_BYTES;
     const rows: InboxRow[] = [];
@@ -583,6 +583,9 @@ function toDevice(row: DeviceRow): Device {
   const [identityKey, deviceId, deviceKey, certificate, name, registeredAtMs, lastSeenDayMs] = row;
   return { identityKey, deviceId, deviceKey, certificate, name, registeredAtMs, lastSeenDayMs };
 }
+
+/** By `gap_reason` in the table. */
+const GAP_REASONS: readonly InboxGap['reason'][] = ['full', 'expired', 'restored'];
 
 const DAMAGED = Symbol('damaged');
 

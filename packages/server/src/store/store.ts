@@ -487,7 +487,7 @@ export interface InboxRow {
 /** Something addressed to the device was lost. Stands until it is cleared. */
 export interface InboxGap {
   /** Of the first loss since the gap was last cleared; `damaged`: this read passed over rows that cannot be read. */
-  readonly reason: 'full' | 'expired' | 'damaged';
+  readonly reason: 'full' | 'expired' | 'damaged' | 'restored';
   /** The first position that may be missing. */
   readonly sinceSeq: number;
   /** Counts losses; lets `clearGap` see that nothing was added since it was read. Negative: nothing to be cleared. */
