@@ -147,3 +147,28 @@ test('restored from before what somebody has read since: what comes next is told
   const told = (event: ClientEvent): boolean => event.type === 'gap' && /put back/.test(JSON.stringify(event));
   for (const one of [alice, bob]) await one.until('hearing that something may be missing', () => one.events.some(told));
 });
+
+test('restored from before a group’s last change: another change is refused at once, and messages go on', async () => {
+  await using world = await World.start();
+  const [alice, bob] = await world.people('alice', 'bob');
+  const { id } = await alice.client.createGroup('harbour');
+  await alice.client.invite(id, ['bob']);
+  await bob.joined('harbour');
+  const backup = path.join(world.folder, 'backup');
+  const operator = await operatorOf(world);
+  await operator.call('backUp', { target: backup, withSecrets: true });
+  await alice.client.setAdmin(id, 'bob', true);
+  await bob.until('being an administrator', () => bob.events.some((event) => event.type === 'admin-changed'));
+  for (const one of [alice, bob]) await one.client.connect({ keepTrying: true });
+  await world.stopServer();
+  rmSync(world.dataDir, { recursive: true });
+  const request = { source: backup, dataDir: world.dataDir, origin: undefined, storeKey: undefined };
+  await restoreServer(request, () => {}, new AbortController().signal);
+  await world.startServer();
+  for (const one of [alice, bob]) {
+    await one.until(`${one.name} to be back`, () => one.client.connection === 'online', 30_000);
+  }
+  await assert.rejects(bob.client.setAdmin(id, 'alice', false), { kind: 'refused', code: 'log-went-back' });
+  await alice.client.send(id, 'still here');
+  await bob.sees('harbour', ['still here']);
+});

@@ -53,6 +53,7 @@ export type ClientErrorCode =
   | 'too-large'
   | 'not-admin'
   | 'lost-race'
+  | 'log-went-back'
   | 'no-log'
   | 'no-report-key'
   | 'refused'

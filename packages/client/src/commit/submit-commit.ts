@@ -202,7 +202,11 @@ export async function submitPending(engine: Engine, channelId: Uint8Array): Prom
       methods.delivery.submitCommit,
       fromBinary(SubmitCommitRequestSchema, pending.request),
     );
-    // On conflict the entry that won is in our inbox, or on its way: it decides.
+    if (outcome.case === 'conflict' && outcome.value.head < pending.after) {
+      refusePending(engine, channelId, messageId, wentBack());
+      return;
+    }
+    // On any other conflict the entry that won is in our inbox, or on its way: it decides.
     if (outcome.case !== 'accepted' || outcome.value.entry === undefined) return;
     const { entry, results, deliveryProof } = outcome.value;
     engine.change((change) => {
@@ -247,6 +251,20 @@ function afterFailure(engine: Engine, channelId: Uint8Array, messageId: Uint8Arr
       }
       return;
   }
+  refusePending(engine, channelId, messageId, error);
+}
+
+/** Nothing that others could have sent decides any more: the log ends before what this device, and others, have applied. */
+function wentBack(): ClientError {
+  return new ClientError(
+    'refused',
+    'log-went-back',
+    'the server was put back to a state before the last change of this conversation, which cannot be changed since',
+    { hint: 'Messages still go through; for a change of who is in it, make a new group.' },
+  );
+}
+
+function refusePending(engine: Engine, channelId: Uint8Array, messageId: Uint8Array, error: ClientError): void {
   const settled = engine.settlements.get(encodeHex(messageId));
   engine.change((change) => {
     const still = change.store.conversations.pendingCommit(channelId);
