@@ -172,3 +172,29 @@ test('restored from before a group’s last change: another change is refused at
   await alice.client.send(id, 'still here');
   await bob.sees('harbour', ['still here']);
 });
+
+test('THREATS 15: what a restored server might hand out a second time, it does not hand out', async () => {
+  await using world = await World.start();
+  const [alice, bob] = await world.people('alice', 'bob');
+  await alice.client.resolve('bob');
+  const backup = path.join(world.folder, 'backup');
+  const operator = await operatorOf(world);
+  await operator.call('backUp', { target: backup, withSecrets: true });
+  const first = await alice.client.createGroup('before');
+  await alice.client.invite(first.id, ['bob']);
+  await bob.joined('before');
+  await bob.close();
+  await alice.client.connect({ keepTrying: true });
+  await world.stopServer();
+  rmSync(world.dataDir, { recursive: true });
+  const request = { source: backup, dataDir: world.dataDir, origin: undefined, storeKey: undefined };
+  await restoreServer(request, () => {}, new AbortController().signal);
+  await world.startServer();
+  await alice.until('alice to be back', () => alice.client.connection === 'online', 30_000);
+  // While he is away, so with a KeyPackage that the backup has.
+  const second = await alice.client.createGroup('after');
+  await alice.client.invite(second.id, ['bob']);
+  await bob.open();
+  await bob.client.connect();
+  await bob.joined('after');
+});

@@ -1,6 +1,10 @@
 /**
- * What a database has to be told that was put back: devices may have read on since it was copied. Counted on from there,
- * inboxes would give out positions again that a device has behind it, and it would pass over what comes in them.
+ * What a database has to be told that was put back, because things went on after it was copied:
+ *
+ * - Devices have read on. Counted on from the copy, inboxes would give out positions again that a device has behind it, and
+ *   it would pass over what comes in them.
+ * - KeyPackages have been handed out. Handed out again they would open nothing: their private halves are used and gone.
+ *   Devices publish new ones when they come; until then there is the one of last resort.
  */
 import { type DatabaseFile, openDatabase, translated } from './sqlite-database.node.ts';
 
@@ -10,7 +14,7 @@ const SEQ_JUMP = 2 ** 32;
 /** In `gap_reason`, beside 0 full and 1 expired. */
 const GAP_RESTORED = 2;
 
-/** Moves every inbox on to positions that were never given out, and lets its device know. @throws StoreError */
+/** Leaves nothing to be given out that may have been given out before, and lets devices know. @throws StoreError */
 export function markRestored(file: DatabaseFile): void {
   const db = openDatabase(file, { cacheKiB: CACHE_KIB });
   try {
@@ -18,6 +22,7 @@ export function markRestored(file: DatabaseFile): void {
       `UPDATE head SET gap_reason = coalesce(gap_reason, ?), gap_since = coalesce(gap_since, next_seq),
          gap_losses = gap_losses + 1, next_seq = next_seq + ?`,
     ).run(GAP_RESTORED, SEQ_JUMP);
+    db.prepare('UPDATE key_package SET state = 1, data = NULL WHERE state = 0 AND last_resort = 0').run();
     // Without a log beside it, so that the file can be given its name.
     db.pragma('journal_mode = DELETE');
   } catch (error) {
