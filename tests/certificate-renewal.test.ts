@@ -42,6 +42,8 @@ async function logInAgain(person: Person): Promise<void> {
 const serial = (person: Person): bigint | undefined =>
   parseDeviceCertificate(person.store.account.get()!.certificate)?.claims.serial;
 
+const hybridSerial = (person: Person): bigint | undefined => person.store.keys.newestHybridKey()?.serial;
+
 /** The serial of the certificate that somebody's leaf carries, in somebody's copy of the group. */
 function serialInGroup(person: Person, conversationId: string, username: string): bigint | undefined {
   const { origin } = person.store.account.get()!;
@@ -134,4 +136,43 @@ test('a server restored from before the renewal is given a certificate above bot
     const open = (await one.client.audit()).findings.filter(({ accepted }) => !accepted);
     assert.deepEqual(open, [], one.name);
   }
+});
+
+test('a server restored from before a hybrid key was renewed gets one that nobody refuses', async () => {
+  const forGrace = new Meddler();
+  const [grace, heidi] = [await world.person('grace', { wrapDialer: forGrace.wrap }), await world.person('heidi')];
+  const backup = path.join(world.folder, 'before-hybrid');
+  const operator = await findRunning({ dataDir: world.dataDir });
+  await operator!.call('backUp', { target: backup, withSecrets: true });
+  passDays(8);
+  await grace.restart();
+  await grace.until(
+    'a newer hybrid key',
+    () => grace.store.keys.newestHybridKey()?.uploaded === true && hybridSerial(grace) === 2n,
+  );
+  await heidi.restart();
+  assert.equal((await heidi.client.checkKey('grace')).devices[0]?.hybridKey?.serial, 2);
+  await world.stopServer();
+  await rm(world.dataDir, { recursive: true });
+  const request = { source: backup, dataDir: world.dataDir, origin: undefined, storeKey: undefined };
+  await restoreServer(request, () => {}, new AbortController().signal);
+  await world.startServer();
+  let acks = 0;
+  forGrace.answer(methods.delivery.ack, (real) => {
+    acks += 1;
+    return real;
+  });
+  await grace.restart();
+  await grace.until(
+    'one newer still',
+    () => hybridSerial(grace) === 3n && grace.store.keys.newestHybridKey()?.uploaded === true,
+  );
+  await heidi.restart();
+  assert.equal((await heidi.client.checkKey('grace')).devices[0]?.hybridKey?.serial, 3);
+  // Done with, and not once more at every connection.
+  await grace.until('the gap to be acknowledged', () => acks === 1);
+  await grace.restart();
+  await grace.client.sync();
+  assert.ok(!grace.events.some(({ type }) => type === 'gap'));
+  assert.equal(hybridSerial(grace), 3n);
 });

@@ -59,6 +59,8 @@ export interface Reactions {
   inboxGap(): void;
   /** A channel is held up by a tree that is not here yet. */
   treeWanted(): void;
+  /** The server was put back to an earlier state, and with it the keys that it has of this device. */
+  serverRestored(): void;
   /** KeyPackages were used. */
   keysUsed(): void;
   /** The server lists this device with another certificate than its own. */

@@ -80,6 +80,7 @@ export class Inbox {
       reason,
     });
     this.#engine.reactions.inboxGap();
+    if (gap.reason === InboxGap_Reason.RESTORED) this.#engine.reactions.serverRestored();
   }
 
   ackSoon(): void {
@@ -88,6 +89,12 @@ export class Inbox {
       this.#callOffAck = undefined;
       void this.#ack();
     }, ACK_DELAY_MS);
+  }
+
+  /** Acknowledges also where nothing new is stored: the server then knows that its gap has been heard of. */
+  async ackGap(): Promise<void> {
+    this.#acked = -1n;
+    await this.flushAcks();
   }
 
   /** Acknowledges what is stored, now. */

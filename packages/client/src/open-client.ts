@@ -59,6 +59,7 @@ const SYNC_TIMEOUT_MS = 30_000;
 const CATCH_UP_TIMEOUT_MS = 30 * 60_000;
 /** How often a client that stays connected looks whether its keys have to be renewed. */
 const PUBLISH_EVERY_MS = 86_400_000;
+const PUBLISH_ANEW_EVERY_MS = 3_600_000;
 const FLUSH_TIMEOUT_MS = 30_000;
 const HISTORY_DEFAULT = 50;
 const LIST_DEFAULT = 1_000;
@@ -83,6 +84,7 @@ class ClientEngine implements Client {
   readonly #duties: Duties;
   readonly #checks: MemberChecks;
   #callOffPublish = (): void => {};
+  #publishedAnew = false;
   readonly #trees: TreeDownloads;
   /** Since the last `sync`. */
   #received = { messages: 0, joined: 0 };
@@ -121,6 +123,8 @@ class ClientEngine implements Client {
         this.#background(() => this.#lostTrack(channelId, certainty, epochPosition)),
       treeWanted: () => this.#trees.kick(),
       inboxGap: () => this.#background(() => this.#lookForLostEntries()),
+      // Others know later ones, and those of last resort may be gone here.
+      serverRestored: () => this.#background(() => this.#publishAnew()),
       keysUsed: () => this.#background(() => this.#publish()),
       certificateLost: () => this.#background(() => this.#publish()),
     };
@@ -532,6 +536,20 @@ class ClientEngine implements Client {
     });
     // KeyPackages carry the certificate.
     await publishKeys(engine, { all: renewed });
+  }
+
+  /** Once an hour at most, however often the server says that it was put back. */
+  async #publishAnew(): Promise<void> {
+    if (this.#publishedAnew) return;
+    this.#publishedAnew = true;
+    try {
+      await publishKeys(this.#engine, { all: true, hybrid: true });
+      await this.#inbox.ackGap();
+      this.#engine.later(() => (this.#publishedAnew = false), PUBLISH_ANEW_EVERY_MS);
+    } catch (error) {
+      this.#publishedAnew = false;
+      throw error;
+    }
   }
 
   /** Nothing left to do that follows from what was received, apart from what others have to do. */

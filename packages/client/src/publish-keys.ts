@@ -31,20 +31,26 @@ const KEY_PACKAGES_PER_UPLOAD = 64;
 /** A KeyPackage is replaced at half of its life (PROTOCOL section 9). */
 const KEY_PACKAGE_RENEWAL_SECS = KEY_PACKAGE_LIFETIME_SECS / 2;
 
-/** Brings everything up to date. One at a time. Returns how many KeyPackages were uploaded. */
-export async function publishKeys(engine: Engine, options: { readonly all?: boolean } = {}): Promise<number> {
+/**
+ * Brings everything up to date. One at a time. Returns how many KeyPackages were uploaded.
+ * @param options `all`: KeyPackages anew whatever their age; `hybrid`: the hybrid key too
+ */
+export async function publishKeys(
+  engine: Engine,
+  options: { readonly all?: boolean; readonly hybrid?: boolean } = {},
+): Promise<number> {
   return engine.queue.run('publish-keys', async () => {
-    await publishHybridKey(engine);
+    await publishHybridKey(engine, options.hybrid === true);
     return publishKeyPackages(engine, options.all === true);
   });
 }
 
-async function publishHybridKey(engine: Engine): Promise<void> {
+async function publishHybridKey(engine: Engine, anew: boolean): Promise<void> {
   const { keys } = engine.store;
   const nowSecs = engine.nowSecs();
   engine.change((change) => change.store.keys.deleteHybridKeysSuperseded(engine.nowMs() - HYBRID_PRIVATE_KEPT_MS));
   let newest = keys.newestHybridKey();
-  if (newest === undefined || nowSecs - (newest.notBeforeSecs + BACKDATE_SECS) >= HYBRID_RENEWAL_SECS) {
+  if (anew || newest === undefined || nowSecs - (newest.notBeforeSecs + BACKDATE_SECS) >= HYBRID_RENEWAL_SECS) {
     const made = makeHybridKey(engine, (newest?.serial ?? 0n) + 1n);
     engine.change((change) => change.store.keys.saveHybridKey(made));
     newest = made;
