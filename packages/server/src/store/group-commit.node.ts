@@ -8,10 +8,15 @@
 import { type Database, translated } from './sqlite-database.node.ts';
 import { type Answer, toFailure } from './sqlite-messages.node.ts';
 
-/** Answers in the order of the requests, all of them final: on disk, or without effect. */
+/**
+ * Answers in the order of the requests, all of them final: on disk, or without effect. Fewer answers than requests: the rest
+ * has not been begun.
+ * @param isOver asked after each write: whether those to come are left to another transaction
+ */
 export function createGroupCommit<T extends { readonly id: number }>(
   db: Database,
   perform: (request: T) => unknown,
+  isOver: () => boolean = () => false,
 ): (requests: readonly T[]) => Answer[] {
   const begin = db.prepare('BEGIN IMMEDIATE');
   const savepoint = db.prepare('SAVEPOINT write');
@@ -39,7 +44,11 @@ export function createGroupCommit<T extends { readonly id: number }>(
   function inTransaction(requests: readonly T[], each: (request: T) => Answer): Answer[] {
     try {
       begin.run();
-      const answers = requests.map(each);
+      const answers: Answer[] = [];
+      for (const request of requests) {
+        answers.push(each(request));
+        if (isOver()) break;
+      }
       commit.run();
       return answers;
     } catch (error) {

@@ -48,6 +48,11 @@ const READER_WAIT_MS = 200;
 const MANY_WRITES = 8;
 const FULL_TURN = TURN_WRITES / 2;
 const PAUSE_MS = 1;
+/**
+ * A turn that has taken so long already leaves its other writes to the next: a message to a thousand devices takes some
+ * 20 ms, and one sender may have 16 of them in a turn.
+ */
+const TURN_MS = 20;
 /** After this long the last turn says nothing about how many there are now. */
 const RECENT_MS = 25;
 
@@ -74,8 +79,11 @@ function start(): void {
   db.pragma(`busy_timeout = ${READER_WAIT_MS}`);
   db.pragma(`journal_size_limit = ${WAL_BYTES_KEPT}`);
   const writes = createWrites(db, limits, channelHashes);
-  const transact = createGroupCommit<WriteRequest>(db, ({ op, input }) =>
-    (writes[op] as (input: unknown) => unknown)(input),
+  let turnBeganAt = 0;
+  const transact = createGroupCommit<WriteRequest>(
+    db,
+    ({ op, input }) => (writes[op] as (input: unknown) => unknown)(input),
+    () => performance.now() - turnBeganAt > TURN_MS,
   );
   const queue = new WriteQueue<WriteRequest>();
   let scheduled = false;
@@ -111,9 +119,12 @@ function start(): void {
     scheduled = false;
     pause = undefined;
     if (queue.size > 0) {
-      const writes = queue.take();
-      answer(transact(writes));
-      lastTurn = { writes: writes.length, endedAt: performance.now() };
+      const taken = queue.take();
+      turnBeganAt = performance.now();
+      const answers = transact(taken);
+      answer(answers);
+      queue.putBack(taken.slice(answers.length));
+      lastTurn = { writes: answers.length, endedAt: performance.now() };
       Atomics.add(signals, Signal.commits, 1);
       Atomics.notify(signals, Signal.commits);
       turnsUntilWalCheck--;

@@ -60,6 +60,30 @@ test('writes of one key keep their order, and none is lost or repeated', () => {
   assert.deepEqual(queue.take(), []);
 });
 
+test('what is put back comes first in the next turn, in its order, and the order of no key changes', () => {
+  const queue = filled(...numbers(30).map((n) => write(`client ${n % 3}`, n)), write(undefined, 30));
+  const turn = queue.take();
+  assert.equal(turn.length, 31);
+  queue.putBack(turn.slice(2));
+  queue.push(write('client 0', 40));
+  queue.push(write('late', 41));
+  assert.equal(queue.size, 31);
+  const next = queue.take().map(({ n }) => n);
+  assert.deepEqual(next.slice(0, 4), [2, 30, 3, 4], 'who was not served at all goes first');
+  assert.ok(next.indexOf(41) < 6);
+  for (const client of [0, 1, 2]) {
+    const own = next.filter((n) => n < 30 && n % 3 === client);
+    assert.deepEqual(
+      own,
+      [...own].sort((a, b) => a - b),
+    );
+  }
+  assert.equal(next.indexOf(40) > next.indexOf(27), true);
+  assert.equal(queue.size, 0);
+  queue.putBack([]);
+  assert.deepEqual(queue.take(), []);
+});
+
 test('large payloads make short turns, but one write always passes', () => {
   const queue = filled(write('a', 0, 2 * TURN_BYTES), write('b', 1), write('c', 2, TURN_BYTES), write('d', 3, 1));
   assert.deepEqual(

@@ -24,7 +24,7 @@ export class WriteQueue<T extends QueuedWrite> {
   }
 
   push(write: T): void {
-    const key = write.fairnessKey ?? write;
+    const key = laneOf(write);
     const lane = this.#lanes.get(key);
     if (lane === undefined) this.#lanes.set(key, [write]);
     else lane.push(write);
@@ -51,9 +51,21 @@ export class WriteQueue<T extends QueuedWrite> {
     return this.#remove(taken);
   }
 
+  /** What was taken and not written comes first again, in its order. */
+  putBack(writes: readonly T[]): void {
+    if (writes.length === 0) return;
+    const first = new Map<unknown, T[]>();
+    for (const [key, own] of Map.groupBy(writes, laneOf)) {
+      first.set(key, [...own, ...(this.#lanes.get(key) ?? [])]);
+      this.#lanes.delete(key);
+    }
+    this.#lanes = new Map([...first, ...this.#lanes]);
+    this.#size += writes.length;
+  }
+
   /** Lanes that were served go to the end. */
   #remove(taken: T[]): T[] {
-    const served = Map.groupBy(taken, (write): unknown => write.fairnessKey ?? write);
+    const served = Map.groupBy(taken, laneOf);
     for (const [key, writes] of served) {
       const left = this.#lanes.get(key)!.slice(writes.length);
       this.#lanes.delete(key);
@@ -62,4 +74,8 @@ export class WriteQueue<T extends QueuedWrite> {
     this.#size -= taken.length;
     return taken;
   }
+}
+
+function laneOf(write: QueuedWrite): unknown {
+  return write.fairnessKey ?? write;
 }
