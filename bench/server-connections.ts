@@ -11,6 +11,8 @@ import { bareRate, startPeer } from './transport.ts';
 const SMALL_CALLS_IN_FLIGHT = 128;
 /** Connected before memory is measured: what a server allocates once is not a connection's. */
 const WARMING_CONNECTIONS = 64;
+/** Made on each of them: until then V8's young generation grows with what is done, whoever does it. */
+const WARMING_CALLS = 100;
 /** While connections are idle: looking at the server's health collects its garbage. */
 const COLLECTED_EVERY_MS = 10_000;
 const WAITING_CALLS_EACH = 5;
@@ -101,6 +103,7 @@ async function* idleConnections(
   const clients = new ClientsProcess();
   try {
     await clients.connect(server.address, devices.slice(0, WARMING_CONNECTIONS));
+    for (let i = 0; i < WARMING_CALLS; i += 1) await clients.empty();
     const before = await server.health();
     const each = async (name: string): Promise<Pick<BenchResult, 'name' | 'value' | 'unit'>> => ({
       name,
