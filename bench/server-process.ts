@@ -63,6 +63,7 @@ export class ServerProcess {
       'reads',
       'registrations',
       'passwords',
+      'passwords-of-one',
       'resumes',
       'resolves',
       'commits',

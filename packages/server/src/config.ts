@@ -111,6 +111,7 @@ const ratesSchema = z.strictObject({
   anonymous: rate('anonymous', 'calls without a session from a network address'),
   registrations: rate('registrations', 'registrations from a network address'),
   passwords: rate('passwords', 'password attempts from a network address'),
+  passwordsOfOne: rate('passwordsOfOne', 'password attempts at one name from a network address'),
   resumes: rate('resumes', 'resumed sessions from a network address'),
   resolves: rate('resolves', 'look-ups by an account'),
   logReads: rate('logReads', 'reads of the key-transparency log from a network address'),

@@ -142,6 +142,7 @@ test('the defaults let honest heavy use pass at once', () => {
       anonymous: 300,
       registrations: 30,
       passwords: 60,
+      passwordsOfOne: 2,
       resolvesFromAddress: 900,
       logReads: 300,
     },

@@ -138,6 +138,8 @@ export interface RateSettings {
   readonly registrations: Rate;
   /** RegisterStart and LoginStart, per network address: each costs an evaluation. */
   readonly passwords: Rate;
+  /** The same, per (name, network address), whether or not the name is somebody's. */
+  readonly passwordsOfOne: Rate;
   /** ResumeSession, per network address. */
   readonly resumes: Rate;
   /** ResolveUser and ResolveIdentity, per account. */
@@ -191,6 +193,7 @@ export const DEFAULT_RATES: RateSettings = {
   anonymous: { burst: 10_000, perHour: 600_000 },
   registrations: { burst: 60, perHour: 600 },
   passwords: { burst: 120, perHour: 3_600 },
+  passwordsOfOne: { burst: 30, perHour: 240 },
   resumes: { burst: 2_000, perHour: 120_000 },
   resolves: { burst: 1_000, perHour: 3_600 },
   logReads: { burst: 1_000, perHour: 36_000 },
@@ -221,6 +224,7 @@ const WORDS: Record<RateName, string> = {
   anonymous: 'too many calls without a session from this network address',
   registrations: 'too many registrations from this network address',
   passwords: 'too many password attempts from this network address',
+  passwordsOfOne: 'too many password attempts at this name from this network address',
   resumes: 'too many sessions from this network address',
   resolves: 'too many look-ups from this account',
   logReads: 'the key-transparency log was read too often from this network address',

@@ -20,6 +20,8 @@ export interface MemoryOptions {
   readonly chunkBytes?: number;
   /** `write` returns false above this; `onDrain` comes at half of it. Default 256 KiB. */
   readonly highWaterBytes?: number;
+  /** Where the client seems to come from: the `peer` of the server's end. Default `memory:client`. */
+  readonly clientPeer?: string;
 }
 
 /** One end of the pair, with what tests need beyond a connection. */
@@ -37,7 +39,7 @@ export function memoryPair(options: MemoryOptions = {}): {
   server: MemoryConnection;
 } {
   const client = new End('memory:server', 'client', options);
-  const server = new End('memory:client', 'server', options);
+  const server = new End(options.clientPeer ?? 'memory:client', 'server', options);
   client.other = server;
   server.other = client;
   return { client, server };

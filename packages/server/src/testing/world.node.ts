@@ -53,17 +53,23 @@ export const ORIGIN = 'chat.test';
 /** Real time, moved on by hand where a test needs it to be later. */
 export class TestClock implements ServerClock {
   #offsetMs = 0;
+  #stopped: { readonly now: number; readonly wallMs: number } | undefined;
 
   advance(ms: number): void {
     this.#offsetMs += ms;
   }
 
+  /** From here on time passes by `advance` only. */
+  stop(): void {
+    this.#stopped = { now: systemClock.now(), wallMs: Date.now() };
+  }
+
   now(): number {
-    return systemClock.now() + this.#offsetMs;
+    return (this.#stopped?.now ?? systemClock.now()) + this.#offsetMs;
   }
 
   wallMs(): number {
-    return Date.now() + this.#offsetMs;
+    return (this.#stopped?.wallMs ?? Date.now()) + this.#offsetMs;
   }
 
   setTimer(callback: () => void, ms: number): unknown {
@@ -276,8 +282,9 @@ export class World {
     return path.join(this.#folder, 'blobs');
   }
 
-  connect(): TestConnection {
-    const { client, server } = memoryPair();
+  /** @param from the client's network address; all without one share one */
+  connect(from?: string): TestConnection {
+    const { client, server } = memoryPair(from === undefined ? {} : { clientPeer: `${from}:4433` });
     this.server.accept(server);
     return new TestConnection(client);
   }

@@ -20,6 +20,7 @@ import { Status } from '@quicprochat/proto';
 import type { OpaqueLoginFinishResponse, Session } from '@quicprochat/proto';
 import { methods, RpcError } from '@quicprochat/transport';
 import { envelope, messageId, ORIGIN, resume, World } from '../../testing/world.node.ts';
+import { DEFAULT_RATES } from '../../rate-limits.ts';
 import type { Person, TestConnection } from '../../testing/world.node.ts';
 
 const { auth } = methods;
@@ -424,6 +425,96 @@ test('rate limits name the wait, and are per network address', async () => {
   } finally {
     await strict.close();
   }
+});
+
+describe('guessing at one name', () => {
+  const { passwords, passwordsOfOne } = DEFAULT_RATES;
+  let ke1: Uint8Array;
+  let registrationRequest: Uint8Array;
+  const begin = (connection: TestConnection, username: string) =>
+    connection.call(auth.opaqueLoginStart, { username, ke1 });
+  const evaluate = (connection: TestConnection, username: string) =>
+    connection.call(auth.opaqueRegisterStart, { username, registrationRequest });
+  let strict: World;
+
+  before(async () => {
+    strict = await World.start({ rates: { passwords, passwordsOfOne } });
+    strict.clock.stop();
+    ({ ke1 } = opaqueLoginStart('guess'));
+    ({ request: registrationRequest } = opaqueRegisterStart('guess'));
+    const person = strict.newPerson('known');
+    const statement = await opaqueRegistration(strict.connect('192.0.2.9'), person);
+    await strict.connect('192.0.2.9').call(auth.opaqueRegisterFinish, finish(person, statement));
+  });
+  after(() => strict.close());
+
+  test('one network address has its burst and its hourly rate, not the rate of the whole address', async () => {
+    const from = '192.0.2.1';
+    const hour = 3_600;
+    let connection = strict.connect(from);
+    let guesses = 0;
+    for (let second = 0; second < hour; second++) {
+      // Neither another connection nor the other call that evaluates a password is a way around.
+      if (second % 900 === 0) connection = strict.connect(from);
+      const guess = second % 2 === 0 ? begin : evaluate;
+      const refused = await guess(connection, 'known').then(
+        () => undefined,
+        (error: unknown) => error,
+      );
+      if (refused === undefined) guesses += 1;
+      else assert.ok(refused instanceof RpcError && refused.status === Status.RATE_LIMITED, String(refused));
+      strict.clock.advance(1_000);
+    }
+    const most = passwordsOfOne.burst + passwordsOfOne.perHour;
+    assert.ok(guesses <= most && guesses >= most - 1, `${guesses} guesses in an hour`);
+  });
+
+  test('THREATS 20: names that exist and names that do not are refused at the same call, in the same words, for as long', async () => {
+    const heard = async (from: string, username: string) => {
+      const answers: string[] = [];
+      for (let i = 0; i < passwordsOfOne.burst + 4; i++) {
+        const guess = i % 2 === 0 ? begin : evaluate;
+        answers.push(
+          await guess(strict.connect(from), username).then(
+            () => 'answered',
+            (error: unknown) => {
+              assert.ok(error instanceof RpcError);
+              return [error.status, error.message, error.hint, error.retryAfterMs].join(' | ');
+            },
+          ),
+        );
+      }
+      return answers;
+    };
+    const known = await heard('192.0.2.2', 'known');
+    assert.deepEqual(await heard('192.0.2.3', 'unknown'), known);
+    assert.ok(known.slice(0, passwordsOfOne.burst).every((answer) => answer === 'answered'));
+    const refused = known.slice(passwordsOfOne.burst);
+    const words = new RegExp(`^${Status.RATE_LIMITED} \\| too many password attempts at this name .* \\| 15000$`);
+    assert.ok(refused.length === 4 && refused.every((answer) => words.test(answer)), refused.join('; '));
+  });
+
+  test('nobody is kept out: not from elsewhere, not others, and not for long', async () => {
+    const from = '192.0.2.4';
+    for (let i = 0; i < passwordsOfOne.burst; i++) await begin(strict.connect(from), 'known');
+    const error = await refusal(begin(strict.connect(from), 'known'));
+    assert.equal(error.status, Status.RATE_LIMITED);
+    await begin(strict.connect('192.0.2.5'), 'known');
+    await begin(strict.connect('[2001:db8::1]'), 'known');
+    await begin(strict.connect(from), 'unknown');
+    strict.clock.advance(error.retryAfterMs);
+    await begin(strict.connect(from), 'known');
+    assert.equal((await refusal(begin(strict.connect(from), 'known'))).status, Status.RATE_LIMITED);
+  });
+
+  test('what is no name counts as no attempt at one', async () => {
+    for (const username of ['x'.repeat(33), 'x'.repeat(300), 'known ', 'Known']) {
+      for (let i = 0; i <= passwordsOfOne.burst; i++) {
+        const error = await refusal(begin(strict.connect('192.0.2.6'), username));
+        assert.equal(error.status, Status.INVALID_ARGUMENT);
+      }
+    }
+  });
 });
 
 test('logs name nobody and hold no secret', () => {

@@ -3,18 +3,19 @@ import { encodeHex } from '@quicprochat/crypto';
 import { methods } from '@quicprochat/transport';
 import { exactBytes, username } from '../../checks.ts';
 import { handler } from '../../handler.ts';
-import { networkOf } from '../../rate-limits.ts';
 import { invalidArgument } from '../../refusals.ts';
+import { countPasswordAttempt } from './password-attempt.ts';
 
 const LOGIN_LIFETIME_MS = 60_000;
 const LOGINS_PER_CONNECTION_MAX = 8;
 const LOGIN_ID_BYTES = 16;
 
 /** Does the same work for an unknown name, from a made-up record (THREATS 20). */
-export const opaqueLoginStart = handler(methods.auth.opaqueLoginStart, async ({ server, connection }, request) => {
+export const opaqueLoginStart = handler(methods.auth.opaqueLoginStart, async (call, request) => {
+  const { server, connection } = call;
   const name = username(request.username);
   exactBytes(request.ke1, OPAQUE_KE1_BYTES, 'an OPAQUE KE1');
-  server.rates.take('passwords', networkOf(connection));
+  countPasswordAttempt(call, name);
 
   const account = await server.store.findOpaqueRecord(name);
   const parties = { username: name, origin: server.origin };
