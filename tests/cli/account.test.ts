@@ -161,18 +161,18 @@ test('a certificate that does not vouch for the server is refused, and nothing i
 });
 
 test('a profile with its own password opens with that password only', async () => {
-  const dora = world.person('dora');
+  const fiona = world.person('fiona');
   const own = { QPC_STATE_PASSWORD: 'only for this profile' };
-  const program = dora.start(['register-user', 'dora', '--password-stdin'], own);
-  program.write(`${dora.password}\n`);
+  const program = fiona.start(['register-user', 'fiona', '--password-stdin'], own);
+  program.write(`${fiona.password}\n`);
   await program.result();
-  const wrong = dora.start(['whoami'], { QPC_STATE_PASSWORD: dora.password });
+  const wrong = fiona.start(['whoami'], { QPC_STATE_PASSWORD: fiona.password });
   const failure = await wrong.failure();
   assert.deepEqual([failure.exitCode, failure['code']], [6, 'wrong-state-password']);
-  await dora.refused(2, 'no-password', ['whoami']);
+  await fiona.refused(2, 'no-password', ['whoami']);
   assert.equal(
-    (await dora.result(['whoami', '--state-password-stdin'], `${own.QPC_STATE_PASSWORD}\n`))['username'],
-    'dora',
+    (await fiona.result(['whoami', '--state-password-stdin'], `${own.QPC_STATE_PASSWORD}\n`))['username'],
+    'fiona',
   );
 });
 
