@@ -63,7 +63,7 @@ test('a report reaches the operator, and a ban whom it was about', async () => {
     mallory.events.some((event) => event.type === 'warning' && /is banned: sells umbrellas\..*until/.test(event.text)),
   );
   await mallory.client.send(chat.id, 'again');
-  await assert.rejects(mallory.client.flush(), { code: 'not-logged-in' });
+  await assert.rejects(mallory.client.flush(), { code: 'session-refused' });
   await operator.call('unban', { account: 'mallory' });
   await mallory.client.login('mallory', mallory.password);
   await mallory.client.flush();

@@ -81,6 +81,24 @@ test('who follows when the server ends the session is told so, and holds the pro
   await dora.result(['login', 'dora', '--password-stdin'], `${dora.password}\n`);
 });
 
+test('who follows when the account is banned is told why; the ban lifted, no password is needed', async () => {
+  const [ivan] = await world.people('ivan', 'judy');
+  await ivan.result(['dm', 'judy', 'first']);
+  const chat = await ivan.chat('@judy');
+  chat.type('before');
+  await chat.event('it was sent', (event) => event.type === 'sent');
+  const server = await findRunning({ dataDir: world.serverFolder });
+  assert.ok(server !== undefined);
+  await server.call('ban', { account: 'ivan', reason: 'sells umbrellas', durationSecs: 0 });
+  const failure = await chat.failure();
+  assert.deepEqual([failure.exitCode, failure['code']], [4, 'session-refused']);
+  assert.match(String(failure['message']), /this account is banned: sells umbrellas/);
+  assert.ok(chat.events.some((event) => event.type === 'warning' && event['code'] === 'session-refused'));
+  await ivan.refused(4, 'session-refused', ['send', '@judy', 'meanwhile']);
+  await server.call('unban', { account: 'ivan' });
+  await ivan.result(['send', '@judy', 'after']);
+});
+
 test('fresh KeyPackages can be published', async () => {
   const { uploaded } = await alice.result(['refresh-keypackage', '--all']);
   assert.ok(Number(uploaded) > 0);

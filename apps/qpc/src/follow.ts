@@ -10,6 +10,7 @@ import type { Client, ClientEvent, Conversation } from '@quicprochat/client/node
 import type { CommandContext } from './command.ts';
 import { COMMANDS } from './command-table.ts';
 import { sendQueued, showUnseen } from './commands/messages.ts';
+import { CliError, ExitCode } from './errors.ts';
 import { findOrFetchConversation } from './find-conversation.ts';
 import { chatHelp } from './help.ts';
 import type { JsonFields } from './output.ts';
@@ -19,7 +20,8 @@ import { conversationFields, printEvent } from './show.ts';
 
 /**
  * Stays until the signal ends it or, with a conversation, until standard input ends.
- * @throws CliError `not-logged-in` when the server has ended the session: revoked, banned, or asked to log in again
+ * @throws CliError `not-logged-in` when the server has ended the session: revoked, or asked to log in again;
+ *   `session-refused` when it refuses it: banned
  */
 export async function follow(context: CommandContext, reference: string | undefined): Promise<JsonFields> {
   const { out, session } = context;
@@ -30,9 +32,12 @@ export async function follow(context: CommandContext, reference: string | undefi
   session.listens = true;
   const conversation = reference === undefined ? undefined : await findOrFetchConversation(session, client, reference);
   const screen = new Screen(context, client, conversation);
+  let refusal: string | undefined;
   const stop = client.on((event) => {
     screen.push(event);
-    if (event.type === 'warning' && event.code === 'session-ended') ended.abort();
+    if (event.type !== 'warning') return;
+    if (event.code === 'session-refused') refusal = event.text;
+    if (event.code === 'session-ended' || event.code === 'session-refused') ended.abort();
   });
   try {
     // The chat is usable while the server is away: what is typed is kept, and goes out when it is back.
@@ -56,6 +61,10 @@ export async function follow(context: CommandContext, reference: string | undefi
     if (!ended.signal.aborted || context.signal.aborted) throw error;
     screen.start();
     await screen.drained();
+    if (refusal !== undefined) {
+      const hint = 'what was not sent is kept, and goes out when the server lets you in again; that takes no password';
+      throw new CliError(ExitCode.refused, 'session-refused', refusal, hint);
+    }
     // Says that it is logged out, and how to log in.
     await session.account();
     throw error;

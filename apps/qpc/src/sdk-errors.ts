@@ -31,7 +31,6 @@ const DEFAULT_HINTS: Readonly<Record<string, string>> = {
   'wrong-credentials': 'check name and password and try again; the server does not say which of them is wrong',
   'name-taken': 'choose another name, or log in with "qpc login" if the account is yours',
   'device-unknown': 'use the profile the account was made with (--profile or --state)',
-  'session-expired': 'log in again with "qpc login"',
   'not-logged-in': 'log in again with "qpc login"',
   'unknown-conversation': 'see "qpc join" for your conversations, or start one with "qpc dm USER"',
   'not-admin': 'ask an administrator of the group',

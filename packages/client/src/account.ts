@@ -114,6 +114,7 @@ export async function login(engine: Engine, username: string, password: string):
     });
   });
   engine.hasSession = true;
+  engine.sessionRefusal = undefined;
 }
 
 /** Forgets the session here; at the server too when it can be reached. */
@@ -127,6 +128,7 @@ export async function logout(engine: Engine): Promise<void> {
     }
   }
   engine.hasSession = false;
+  engine.sessionRefusal = undefined;
   engine.inboxHead = undefined;
   engine.change((change) => change.store.account.clearSession());
 }

@@ -37,7 +37,9 @@ export interface Client {
    * the inbox and starts sending what is queued. From then on a lost connection is made anew until `close`.
    * @param options.keepTrying with true the first attempt may fail too: resolves at once, see the `connection` events
    * @throws ClientError `cannot-connect`, `verification-failed` (the server is not the one pinned); a session the server
-   *   has ended does not fail it: a `session-ended` warning comes, and calls that need one fail with `session-expired`
+   *   has ended does not fail it: a `session-ended` warning comes, and calls that need one fail with `not-logged-in`.
+   *   Nor does one that it refuses for now, as during a ban: a `session-refused` warning comes, such calls fail with
+   *   `session-refused`, and the next connection tries it again
    */
   connect(options?: { readonly keepTrying?: boolean; readonly timeoutMs?: number }): Promise<void>;
   readonly connection: ConnectionState;

@@ -95,6 +95,8 @@ export class Engine {
   trees: ReadonlyMap<string, Uint8Array | undefined> = new Map();
   /** Whether this connection has a session of ours. */
   hasSession = false;
+  /** Why the server last refused the session that the profile still has, in its words; undefined when it did not. */
+  sessionRefusal: { readonly message: string; readonly hint: string } | undefined;
   /** Pin of the server as greeted; undefined before the first greeting. */
   pin: ServerPin | undefined;
   /** Newest inbox position the server told us of on this connection; undefined before Subscribe. */

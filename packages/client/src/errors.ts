@@ -43,7 +43,7 @@ export type ClientErrorCode =
   | 'wrong-credentials'
   | 'name-taken'
   | 'device-unknown'
-  | 'session-expired'
+  | 'session-refused'
   | 'unknown-user'
   | 'no-key-package'
   | 'devices-not-ready'

@@ -601,6 +601,12 @@ class ClientEngine implements Client {
     const { username } = engine.self;
     if (engine.server.state !== 'online') throw notConnected();
     if (engine.hasSession) return;
+    if (engine.sessionRefusal !== undefined) {
+      const { message, hint } = engine.sessionRefusal;
+      throw new ClientError('refused', 'session-refused', message, {
+        hint: hint === '' ? 'Try again later: the session is kept.' : hint,
+      });
+    }
     throw new ClientError('local-state', 'not-logged-in', `${username} is not logged in`, {
       hint: `Log in: qpc login ${username}.`,
     });

@@ -57,7 +57,11 @@ export function currentPin(engine: Engine): ServerPin {
   return engine.pin;
 }
 
-/** Resumes the session if the profile has one. A session the server has ended is forgotten, and said so. */
+/**
+ * Resumes the session if the profile has one. One that the server has ended, or whose device is gone, is forgotten, and
+ * said so. One that it refuses without saying that (`forbidden`: a ban, or a rule of the operator's) is kept: it may be
+ * good again on another connection.
+ */
 export async function resumeSession(engine: Engine): Promise<void> {
   engine.hasSession = false;
   const session = engine.store.account.session();
@@ -77,22 +81,31 @@ export async function resumeSession(engine: Engine): Promise<void> {
       throw serverChanged('the server takes this session for somebody else’s');
     }
     engine.hasSession = true;
+    engine.sessionRefusal = undefined;
   } catch (error) {
     const status = statusOf(error);
-    if (status !== Status.UNAUTHENTICATED && status !== Status.FORBIDDEN) throw error;
+    if (status === Status.FORBIDDEN && error instanceof ClientError) return refused(engine, error);
+    if (status !== Status.UNAUTHENTICATED) throw error;
+    engine.sessionRefusal = undefined;
     engine.change((change) => {
       change.store.account.clearSession();
       change.emit({
         type: 'warning',
         code: 'session-ended',
         conversationId: undefined,
-        text:
-          status === Status.FORBIDDEN && error instanceof ClientError
-            ? `the server ends this session: ${error.message}. ${error.hint}`
-            : 'the server has ended this session; log in again',
+        text: 'the server has ended this session; log in again',
       });
     });
   }
+}
+
+// Each connection asks again; said is it when there is something new to say.
+function refused(engine: Engine, { message, hint }: ClientError): void {
+  const before = engine.sessionRefusal;
+  engine.sessionRefusal = { message, hint };
+  if (before?.message === message && before.hint === hint) return;
+  const text = `the server refuses this session: ${message}. ${hint}`.trimEnd();
+  engine.change((change) => change.emit({ type: 'warning', code: 'session-refused', conversationId: undefined, text }));
 }
 
 /** Starts the push of our inbox from where it was left. */

@@ -10,7 +10,7 @@ export interface Account {
   /** This device, 32 hex digits. */
   readonly deviceId: string;
   readonly serverOrigin: string;
-  /** Whether the profile holds a session token; the server may still have ended it. */
+  /** Whether the profile holds a session token; the server may have ended it, or refuse it for now. */
   readonly loggedIn: boolean;
 }
 
@@ -307,5 +307,6 @@ export type WarningCode =
   | 'sending-paused'
   | 'rejoin-requested'
   | 'session-ended'
+  | 'session-refused'
   | 'inbox-restarted'
   | 'key-packages-low';
