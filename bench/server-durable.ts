@@ -19,12 +19,13 @@ const PAYLOAD_BYTES = 1024;
 
 interface Scale {
   readonly rounds: number;
+  readonly warmUpMs: number;
   readonly seconds: number;
   readonly fanOuts: number;
 }
 
-const FULL: Scale = { rounds: 3, seconds: 5, fanOuts: 40 };
-const QUICK: Scale = { rounds: 1, seconds: 1, fanOuts: 5 };
+const FULL: Scale = { rounds: 5, warmUpMs: 3000, seconds: 4, fanOuts: 40 };
+const QUICK: Scale = { rounds: 1, warmUpMs: 500, seconds: 1, fanOuts: 5 };
 
 interface Samples {
   readonly alone: StoreMeasurement[];
@@ -113,7 +114,7 @@ export async function* serverDurableBench(seeded: SeededServer, { quick }: Bench
   });
 }
 
-async function measure(seeded: SeededServer, { rounds, seconds, fanOuts }: Scale): Promise<Samples> {
+async function measure(seeded: SeededServer, { rounds, warmUpMs, seconds, fanOuts }: Scale): Promise<Samples> {
   const { folder, storePath, devices, groupId } = seeded;
   const samples: Samples = {
     alone: [],
@@ -138,13 +139,14 @@ async function measure(seeded: SeededServer, { rounds, seconds, fanOuts }: Scale
   let acknowledged = 0;
   try {
     await load.connect(server.address, devices.slice(0, CLIENTS));
-    acknowledged += (await load.enqueue(500, PAYLOAD_BYTES)).enqueues;
+    // With the code compiled that a running server has compiled.
+    acknowledged += (await load.enqueue(warmUpMs, PAYLOAD_BYTES)).enqueues;
     const address = { port: engine.port, caCert: certificate.certificate };
     await engineLoad.connectBare(address, devices.slice(0, CLIENTS));
-    await engineLoad.enqueue(500, PAYLOAD_BYTES);
+    await engineLoad.enqueue(warmUpMs, PAYLOAD_BYTES);
     if (postgres !== undefined) {
       await postgresClients.connect(postgres.folder, CLIENTS);
-      await postgresClients.enqueue(500, PAYLOAD_BYTES);
+      await postgresClients.enqueue(warmUpMs, PAYLOAD_BYTES);
     }
     // Turn and turn about, so that a change of the machine's mood hits all.
     for (let round = 0; round < rounds; round += 1) {

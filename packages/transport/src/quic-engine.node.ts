@@ -102,7 +102,7 @@ export interface Flushable {
 }
 
 // How long events are handled before everything else gets a turn.
-const BUDGET_MS = 2;
+const BUDGET_MS = 1;
 // What one connection may have received and not dispatched. Its share of an honest client is 8 MiB.
 const QUEUED_BYTES_MAX = 16 * 1024 * 1024;
 const EVENT_OVERHEAD_BYTES = 256;

@@ -85,9 +85,9 @@ describe('the turns of the event loop', () => {
     );
   });
 
-  test('a turn takes 2 ms of a flood and leaves the rest to the next', async () => {
+  test('a turn takes a millisecond of a flood and leaves the rest to the next', async () => {
     const turns = new Turns(new FakeEngine(), () => now);
-    const flooder = new FakeParty('flooder', 0.5);
+    const flooder = new FakeParty('flooder', 0.25);
     turns.batch(events(100, 100), (event) => turns.received(flooder, event));
     assert.equal(flooder.seen.length, 4);
     for (let i = 2; i <= 25; i += 1) {
