@@ -50,6 +50,8 @@ export class RequestMemory {
   }
 
   #forgetIfUnused(share: AddressShare): void {
-    if (share.connections === 0 && share.bytes === 0) this.#shares.delete(share.address);
+    if (share.connections > 0 || share.bytes > 0) return;
+    // What ends late may be of a share forgotten before, whose address has a new one by now.
+    if (this.#shares.get(share.address) === share) this.#shares.delete(share.address);
   }
 }

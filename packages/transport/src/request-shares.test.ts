@@ -8,6 +8,7 @@ import { CloseCode } from './connection.ts';
 import { type MemoryConnection, memoryPair } from './memory.ts';
 import type { MethodDescriptor } from './method.ts';
 import { RpcServer, route } from './rpc-server.ts';
+import { ManualClock } from './testing/manual-clock.ts';
 import { RawStream } from './testing/raw-stream.ts';
 
 const KIB = 1024;
@@ -44,6 +45,8 @@ class World {
     authorize: () => {},
     limits: { totalRequestBytesMax: TOTAL, requestBytesMax: PER_CONNECTION },
     addressOf: ({ id }) => this.#addresses.get(id) ?? '',
+    // Whose time never comes: the deadlines of what is never finished would keep the process for a minute.
+    clock: new ManualClock(),
   });
 
   connect(address: string): MemoryConnection {
@@ -131,4 +134,18 @@ test('what a connection left behind counts for its address until its handlers ha
   for (const finish of world.finish) finish();
   await arrived();
   assert.equal(await world.ask('mallory', 100 * KIB), Status.OK_UNSPECIFIED);
+});
+
+test('a handler that outlives its connection, and held nothing, does not make the server forget what its address holds', async () => {
+  const world = new World();
+  const connection = world.connect('mallory');
+  new RawStream(connection).request(slow.id, 1, new Uint8Array(0));
+  await arrived();
+  connection.lose();
+  await arrived();
+  for (let i = 0; i < 5; i += 1) world.unfinished('mallory', 100 * KIB);
+  await arrived();
+  for (const finish of world.finish) finish();
+  await arrived();
+  assert.equal(await world.ask('mallory', 100 * KIB), Status.EXHAUSTED, 'half of all is held by its other connections');
 });
