@@ -121,7 +121,7 @@ test('a server restored from before the renewal is given a certificate above bot
 
   await world.stopServer();
   await rm(world.dataDir, { recursive: true });
-  const request = { source: backup, dataDir: world.dataDir, origin: undefined, storeKey: undefined };
+  const request = { source: backup, dataDir: world.dataDir, origin: undefined, storeKey: undefined, nowMs: Date.now() };
   await restoreServer(request, () => {}, new AbortController().signal);
   await world.startServer();
   for (const one of [erin, frank]) {
@@ -154,7 +154,7 @@ test('a server restored from before a hybrid key was renewed gets one that nobod
   assert.equal((await heidi.client.checkKey('grace')).devices[0]?.hybridKey?.serial, 2);
   await world.stopServer();
   await rm(world.dataDir, { recursive: true });
-  const request = { source: backup, dataDir: world.dataDir, origin: undefined, storeKey: undefined };
+  const request = { source: backup, dataDir: world.dataDir, origin: undefined, storeKey: undefined, nowMs: Date.now() };
   await restoreServer(request, () => {}, new AbortController().signal);
   await world.startServer();
   let acks = 0;

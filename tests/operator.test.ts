@@ -108,7 +108,7 @@ test('a backup made while people talk, restored: they come back to it and go on'
   for (const one of [alice, bob]) await one.client.connect({ keepTrying: true });
   await world.stopServer();
   rmSync(world.dataDir, { recursive: true });
-  const request = { source: backup, dataDir: world.dataDir, origin: undefined, storeKey: undefined };
+  const request = { source: backup, dataDir: world.dataDir, origin: undefined, storeKey: undefined, nowMs: Date.now() };
   const report = await restoreServer(request, () => {}, new AbortController().signal);
   assert.deepEqual([report.accounts, report.secretsMissing], [2, []]);
   await world.startServer();
@@ -134,7 +134,7 @@ test('restored from before what somebody has read since: what comes next is told
   await alice.client.connect({ keepTrying: true });
   await world.stopServer();
   rmSync(world.dataDir, { recursive: true });
-  const request = { source: backup, dataDir: world.dataDir, origin: undefined, storeKey: undefined };
+  const request = { source: backup, dataDir: world.dataDir, origin: undefined, storeKey: undefined, nowMs: Date.now() };
   await restoreServer(request, () => {}, new AbortController().signal);
   await world.startServer();
   // Takes the position in his inbox that "two" had, if the server counts on from the backup.
@@ -162,7 +162,7 @@ test('restored from before a group’s last change: another change is refused at
   for (const one of [alice, bob]) await one.client.connect({ keepTrying: true });
   await world.stopServer();
   rmSync(world.dataDir, { recursive: true });
-  const request = { source: backup, dataDir: world.dataDir, origin: undefined, storeKey: undefined };
+  const request = { source: backup, dataDir: world.dataDir, origin: undefined, storeKey: undefined, nowMs: Date.now() };
   await restoreServer(request, () => {}, new AbortController().signal);
   await world.startServer();
   for (const one of [alice, bob]) {
@@ -187,7 +187,7 @@ test('THREATS 15: what a restored server might hand out a second time, it does n
   await alice.client.connect({ keepTrying: true });
   await world.stopServer();
   rmSync(world.dataDir, { recursive: true });
-  const request = { source: backup, dataDir: world.dataDir, origin: undefined, storeKey: undefined };
+  const request = { source: backup, dataDir: world.dataDir, origin: undefined, storeKey: undefined, nowMs: Date.now() };
   await restoreServer(request, () => {}, new AbortController().signal);
   await world.startServer();
   await alice.until('alice to be back', () => alice.client.connection === 'online', 30_000);

@@ -23,7 +23,7 @@ export const restore: Command = {
     const { dataDir, origin, storeKeyFile } = config();
     const storeKey = readStoreKey(storeKeyFile);
     const target = has('check') ? undefined : path.resolve(dataDir);
-    const request = { source: path.resolve(word('BACKUP')), dataDir: target, origin, storeKey };
+    const request = { source: path.resolve(word('BACKUP')), dataDir: target, origin, storeKey, nowMs: Date.now() };
     const report = await restoreServer(
       request,
       ({ bytes, totalBytes }) => out.progress(`checked ${bytesText(bytes)} of ${bytesText(totalBytes)}`),

@@ -51,6 +51,8 @@ export interface RestoreRequest {
   readonly origin: string | undefined;
   /** Of an encrypted database. */
   readonly storeKey: Uint8Array | undefined;
+  /** Milliseconds since 1970: a later restoration has to have a later one. */
+  readonly nowMs: number;
 }
 
 export interface RestoreReport {
@@ -115,7 +117,8 @@ export async function restoreServer(
   ].filter((name) => !secrets.has(name) && !existsSync(path.join(dataDir ?? source, name)));
   if (dataDir !== undefined) {
     await copyInto(request, dataDir, manifest, signal).catch((error: unknown) => {
-      if (!(error instanceof Error && 'code' in error && 'syscall' in error)) throw error;
+      const ofFiles = error instanceof Error && 'code' in error && 'syscall' in error;
+      if (!ofFiles && !(error instanceof StoreError)) throw error;
       throw new RestoreError(
         'place',
         `the backup cannot be copied to ${dataDir}: ${reasonOf(error)}`,
@@ -254,7 +257,7 @@ function inspect({ source, storeKey }: RestoreRequest, manifest: Manifest) {
 }
 
 async function copyInto(
-  { source, storeKey }: RestoreRequest,
+  { source, storeKey, nowMs }: RestoreRequest,
   dataDir: string,
   manifest: Manifest,
   signal: AbortSignal,
@@ -287,9 +290,10 @@ async function copyInto(
   }
   for (const folder of shelves) await syncFolder(folder);
   const growing = directory.file(`${DATABASE}.restoring`);
-  await rm(growing, { force: true });
+  // With the log of one that was cut short, which would be replayed into this one.
+  for (const rest of ['', '-wal', '-shm', '-journal']) await rm(`${growing}${rest}`, { force: true });
   await copyPrivate(path.join(source, DATABASE), growing);
-  markRestored({ path: growing, key: storeKey });
+  markRestored({ path: growing, key: manifest.encrypted ? storeKey : undefined }, nowMs);
   await rename(growing, directory.file(DATABASE));
   await syncFolder(directory.path);
 }

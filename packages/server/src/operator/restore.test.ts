@@ -26,7 +26,7 @@ import {
   restoreServer,
   startServer,
 } from '../index.node.ts';
-import type { RunningServer, ServerConfig } from '../index.node.ts';
+import type { RestoreRequest, RunningServer, ServerConfig } from '../index.node.ts';
 import { openBlobFiles } from '../blob-files.node.ts';
 import { openDatabase } from '../store/sqlite-database.node.ts';
 import { openSqliteStore } from '../store/sqlite.node.ts';
@@ -98,8 +98,8 @@ after(async () => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-const restore = (source: string, dataDir?: string, more: { origin?: string; storeKey?: Uint8Array } = {}) =>
-  restoreServer({ source, dataDir, origin: undefined, storeKey, ...more }, () => {}, never);
+const restore = (source: string, dataDir?: string, more: Partial<RestoreRequest> = {}) =>
+  restoreServer({ source, dataDir, origin: undefined, storeKey, nowMs: Date.now(), ...more }, () => {}, never);
 
 function manifestOf(backup: string): Manifest {
   return manifestSchema.parse(JSON.parse(readFileSync(path.join(backup, 'manifest.json'), 'utf8')));
@@ -218,6 +218,65 @@ describe('a restore', () => {
     assert.equal((await restore(at('full'), target)).restored, true);
   });
 
+  test('of the same backup a second time begins above what the first has given out since, whatever the clock says', async () => {
+    const nowMs = Date.now();
+    const next = async (source: string, name: string, atMs: number): Promise<number> => {
+      await restore(source, at(name), { nowMs: atMs });
+      const db = openDatabase({ path: at(name, 'qpc.db'), key: storeKey }, { cacheKiB: 1024 });
+      const seq = db.prepare('SELECT next_seq FROM head').pluck().get();
+      db.close();
+      return Number(seq);
+    };
+    const first = await next(at('plain'), 'once', nowMs);
+    const later = await next(at('plain'), 'twice', nowMs + 10_000);
+    assert.ok(later - first > 10 * 100_000, `${later} after ${first}`);
+    for (const wrong of [-1, 0, 9e15]) {
+      const seq = await next(at('plain'), `wrong ${wrong}`, wrong);
+      assert.ok(seq >= 2 ** 32 && seq <= 2 ** 52 + 2 ** 32, String(seq));
+    }
+
+    for (const name of ['opaque-setup', 'receipt-key', 'log-key', 'log-vrf-key', 'cert.pem', 'key.pem'])
+      cpSync(at('data', name), at('twice', name));
+    const again = await startServer(configOf(at('twice')));
+    const operator = await openOperator(configOf(at('twice')));
+    await operator.call('backUp', { target: at('of-restored'), withSecrets: false });
+    await again.close();
+    const third = await next(at('of-restored'), 'thrice', 0);
+    assert.ok(third >= later + 2 ** 32, `${third} after ${later}`);
+  });
+
+  test('that was cut short leaves nothing that gets into the next one', async () => {
+    const target = at('cut');
+    mkdirSync(target, { mode: 0o700 });
+    const growing = path.join(target, 'qpc.db.restoring');
+    cpSync(at('plain', 'qpc.db'), growing);
+    const cut = openDatabase({ path: growing, key: storeKey }, { cacheKiB: 1024 });
+    cut.prepare("UPDATE account SET username = 'mallory'").run();
+    cpSync(`${growing}-wal`, at('cut-wal'));
+    cut.close();
+    cpSync(at('cut-wal'), `${growing}-wal`);
+    await restore(at('plain'), target);
+    const db = openDatabase({ path: path.join(target, 'qpc.db'), key: storeKey }, { cacheKiB: 1024 });
+    assert.equal(db.prepare('SELECT username FROM account').pluck().get(), 'alice');
+    db.close();
+    assert.deepEqual(
+      readdirSync(target).filter((name) => name.includes('restoring')),
+      [],
+    );
+  });
+
+  test('of a database that is not encrypted needs no key, and one that is set does no harm', async () => {
+    const open = resolveConfig({
+      flags: { dataDir: at('open'), origin: ORIGIN, listen: '127.0.0.1:0', metricsListen: 'off', logLevel: 'silent' },
+    });
+    assert.ok(open.kind === 'config');
+    const unencrypted = await startServer(open.config);
+    const operator = await openOperator(open.config);
+    await operator.call('backUp', { target: at('of-open'), withSecrets: false });
+    await unencrypted.close();
+    assert.equal((await restore(at('of-open'), at('open-again'))).restored, true);
+  });
+
   test('checks without touching anything', async () => {
     const names = readdirSync(folder);
     const report = await restore(at('full'));
@@ -229,11 +288,7 @@ describe('a restore', () => {
   test('refuses another origin and another key', async () => {
     await refused(restore(at('plain'), undefined, { origin: 'other.example.org' }), 'verification', /is of the server/);
     await refused(restore(at('plain'), undefined, { storeKey: crypto.random(32) }), 'key', /not the one/);
-    const keyless = restoreServer(
-      { source: at('plain'), dataDir: undefined, origin: undefined, storeKey: undefined },
-      () => {},
-      never,
-    );
+    const keyless = restore(at('plain'), undefined, { storeKey: undefined });
     await refused(keyless, 'key', /is encrypted/);
   });
 
