@@ -64,7 +64,9 @@ export function evidenceStore(driver: Driver): EvidenceStore {
     add({ channelId, kind, summary, data, atMs }) {
       const channel = channelId ?? null;
       const { lastInsertRowid } = add.run(channel, kind, summary, data, atMs);
-      while (numberOf(countAlike.get(kind, channel) ?? {}, 'n') > FIRST_KEPT + NEWEST_KEPT) {
+      let tooMany = numberOf(countAlike.get(kind, channel) ?? {}, 'n') - FIRST_KEPT - NEWEST_KEPT;
+      // A profile from before there was a bound may have many.
+      for (; tooMany > 0; tooMany--) {
         const [oldest, next] = firstOfNewest.all(kind, channel);
         remove.run(numberOf(oldest!, 'id'));
         leaveOut.run(numberOf(oldest!, 'left_out') + 1, numberOf(next!, 'id'));

@@ -724,3 +724,18 @@ test('hot lookups use an index', () => {
     assert.ok(detail.includes('SEARCH') && !detail.includes('SCAN') && !detail.includes('TEMP B-TREE'), detail);
   }
 });
+test('a profile full of evidence from before there was a bound is brought within it', () => {
+  const driver = openMemorySqlite();
+  const { evidence } = openStore(driver);
+  driver.exec(
+    `WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 19999)
+     INSERT INTO evidence (channel_id, kind, summary, data, at) SELECT NULL, 'bad-receipt', '', x'00', i FROM n`,
+  );
+  evidence.add({ channelId: undefined, kind: 'bad-receipt', summary: '', data: crypto.random(8), atMs: 20_000 });
+  const left = evidence.list(1_000).toReversed();
+  assert.deepEqual(
+    left.map(({ atMs }) => atMs),
+    [0, 1, 2, 3, 4, 5, 6, 7, ...Array.from({ length: 24 }, (_, i) => 19_977 + i)],
+  );
+  assert.equal(left[8]?.leftOut, 19_969);
+});
