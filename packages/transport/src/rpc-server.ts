@@ -188,7 +188,7 @@ export class RpcServer<S> {
     else new Peer(connection, this.#core).start();
   };
 
-  /** Calls whose handler is running, on all connections. */
+  /** Calls of all connections that are arriving, wait for their turn, or have a handler that runs. */
   get inFlight(): number {
     return this.#core.inFlight;
   }

@@ -33,13 +33,18 @@ export class WaitingLine {
   /** Nothing waits any longer: all that is left runs now, and no timer is left. */
   hurry(): void {
     this.#run(Infinity);
+    this.#lastAt = -Infinity;
   }
 
   #run(until: number): void {
     this.#disarm();
     for (;;) {
       const [first] = this.#waiting;
-      if (first === undefined) return;
+      if (first === undefined) {
+        // What ran may have put in what has run as well.
+        this.#disarm();
+        return;
+      }
       if (first.at > until) {
         this.#arm(first.at);
         return;
