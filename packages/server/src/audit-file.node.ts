@@ -6,6 +6,7 @@
  * stops no call: the log says so.
  */
 import {
+  close as closeHandle,
   closeSync,
   constants,
   existsSync,
@@ -79,7 +80,8 @@ export function openAuditFile(
     const put = handle;
     fdatasync(put, (error) => {
       noteSync(error);
-      closeSync(put);
+      // Whatever ails it must not end the server from here.
+      closeHandle(put, noteSync);
     });
     handle = next;
     size = 0;
