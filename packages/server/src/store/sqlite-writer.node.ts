@@ -154,8 +154,11 @@ function start(): void {
         checkpoint(db, 'RESTART');
       } else if (pages > WAL_PAGES && pages - moved < FEW_PAGES) {
         db.pragma('busy_timeout = 0');
-        checkpoint(db, 'RESTART');
-        db.pragma(`busy_timeout = ${READER_WAIT_MS}`);
+        try {
+          checkpoint(db, 'RESTART');
+        } finally {
+          db.pragma(`busy_timeout = ${READER_WAIT_MS}`);
+        }
       }
     } catch (error) {
       // The writes are on disk all the same; what ails the medium shows at the next one.
