@@ -88,7 +88,7 @@ export interface QuicprochatServer {
   readonly blobs: Blobs;
   readonly startedAtMs: number;
   readonly connections: number;
-  /** Calls whose handler is running. */
+  /** Calls that arrive, wait for their turn, or are handled. */
   readonly inFlight: number;
   readonly keyTransparency: KeyTransparency;
 }
