@@ -26,7 +26,7 @@ import {
   restoreServer,
   startServer,
 } from '../index.node.ts';
-import type { RestoreRequest, RunningServer, ServerConfig } from '../index.node.ts';
+import type { RunningServer, ServerConfig } from '../index.node.ts';
 import { openBlobFiles } from '../blob-files.node.ts';
 import { openDatabase } from '../store/sqlite-database.node.ts';
 import { openSqliteStore } from '../store/sqlite.node.ts';
@@ -98,7 +98,7 @@ after(async () => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-const restore = (source: string, dataDir?: string, more: Partial<RestoreRequest> = {}) =>
+const restore = (source: string, dataDir?: string, more: Partial<Parameters<typeof restoreServer>[0]> = {}) =>
   restoreServer({ source, dataDir, origin: undefined, storeKey, nowMs: Date.now(), ...more }, () => {}, never);
 
 function manifestOf(backup: string): Manifest {
