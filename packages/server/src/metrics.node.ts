@@ -67,7 +67,11 @@ export function createMetrics({ store, server, certificate }: MetricsSource): Me
     series.push({ lines: async () => [...heading(name, help, 'gauge'), `${name} ${await value()}`] });
   };
   gauge('delivery_queue_depth', 'Envelopes in all inboxes', async () => (await store.status()).queuedEnvelopes);
-  gauge('server_in_flight_rpcs', 'Calls that arrive, wait for their turn, or are handled', () => server()?.inFlight ?? 0);
+  gauge(
+    'server_in_flight_rpcs',
+    'Calls that arrive, wait for their turn, or are handled',
+    () => server()?.inFlight ?? 0,
+  );
   gauge('server_connections', 'Open connections', () => server()?.connections ?? 0);
   gauge('key_transparency_entries', 'Entries of the log', () => server()?.keyTransparency.size ?? 0);
   gauge('key_transparency_failing', '1 while accepted entries cannot be appended', () =>
