@@ -29,6 +29,7 @@ import {
 import type { RunningServer, ServerConfig } from '../index.node.ts';
 import { openBlobFiles } from '../blob-files.node.ts';
 import { openDatabase } from '../store/sqlite-database.node.ts';
+import { markRestored } from '../store/sqlite-restored.node.ts';
 import { openSqliteStore } from '../store/sqlite.node.ts';
 import { manifestSchema } from './back-up.node.ts';
 import type { Manifest } from './back-up.node.ts';
@@ -243,6 +244,19 @@ describe('a restore', () => {
     await again.close();
     const third = await next(at('of-restored'), 'thrice', 0);
     assert.ok(third >= later + 2 ** 32, `${third} after ${later}`);
+  });
+
+  test('is told of also where something else was lost before the backup, or the device would not publish its keys', () => {
+    const file = { path: at('gap.db'), key: storeKey };
+    cpSync(at('plain', 'qpc.db'), file.path);
+    const before = openDatabase(file, { cacheKiB: 1024 });
+    before.prepare('UPDATE head SET gap_reason = 0, gap_since = 1, gap_losses = 4, next_seq = 9').run();
+    before.close();
+    markRestored(file, Date.now());
+    const db = openDatabase(file, { cacheKiB: 1024 });
+    assert.deepEqual(db.prepare('SELECT gap_reason, gap_since, gap_losses FROM head').raw().get(), [2, 1, 5]);
+    db.close();
+    for (const name of readdirSync(folder).filter((each) => each.startsWith('gap.db'))) rmSync(at(name));
   });
 
   test('that was cut short leaves nothing that gets into the next one', async () => {

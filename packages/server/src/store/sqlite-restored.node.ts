@@ -18,7 +18,7 @@ const POSITIONS_A_SECOND = 2 ** 20;
 const SECONDS_MAX = 2 ** 32;
 /** And at least so far above the backup, where the clock is wrong: more than an inbox can have got in the meantime. */
 const SEQ_JUMP = 2 ** 32;
-/** In `gap_reason`, beside 0 full and 1 expired. */
+/** In `gap_reason`, beside 0 full and 1 expired, over which it goes: devices do more about it. */
 const GAP_RESTORED = 2;
 
 /** Leaves nothing to be given out that may have been given out before, and lets devices know. @throws StoreError */
@@ -27,7 +27,7 @@ export function markRestored(file: DatabaseFile, nowMs: number): void {
   const db = openDatabase(file, { cacheKiB: CACHE_KIB });
   try {
     db.prepare(
-      `UPDATE head SET gap_reason = coalesce(gap_reason, ?), gap_since = coalesce(gap_since, next_seq),
+      `UPDATE head SET gap_reason = ?, gap_since = coalesce(gap_since, next_seq),
          gap_losses = gap_losses + 1, next_seq = max(next_seq + ?, ?)`,
     ).run(GAP_RESTORED, SEQ_JUMP, seconds * POSITIONS_A_SECOND);
     db.prepare('UPDATE key_package SET state = 1, data = NULL WHERE state = 0 AND last_resort = 0').run();

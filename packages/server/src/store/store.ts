@@ -486,7 +486,10 @@ export interface InboxRow {
 
 /** Something addressed to the device was lost. Stands until it is cleared. */
 export interface InboxGap {
-  /** Of the first loss since the gap was last cleared; `damaged`: this read passed over rows that cannot be read. */
+  /**
+   * Of the first loss since the gap was last cleared, but `restored` where that came later; `damaged`: this read passed
+   * over rows that cannot be read.
+   */
   readonly reason: 'full' | 'expired' | 'damaged' | 'restored';
   /** The first position that may be missing. */
   readonly sinceSeq: number;
