@@ -5,7 +5,8 @@ import { encodeAddress, parseReceipt, signDeviceCertificate } from '@quicprochat
 import { concat } from '@quicprochat/crypto';
 import { nodeCrypto } from '@quicprochat/crypto/node';
 import type { ClientEvent } from '@quicprochat/client/node';
-import { type Envelope, Status } from '@quicprochat/proto';
+import { create, toBinary } from '@bufbuild/protobuf';
+import { type Envelope, InboxGap_Reason, InboxGapEventSchema, PushEvent, Status } from '@quicprochat/proto';
 import { methods, RpcError } from '@quicprochat/transport';
 import { createMessageId, openDirect, PayloadKind, sealDirect } from '../packages/client/src/message/index.ts';
 import { SUITE_DEFAULT } from '../packages/client/src/profile/suites.ts';
@@ -615,4 +616,25 @@ test('THREATS 1, 2: a member who poses as somebody else is found out: marked, an
   const [poser] = (await carol.client.members(id)).filter(({ self }) => !self);
   assert.equal(poser?.check, 'failed');
   await assert.rejects(carol.client.send(id, 'hello Erin'), { code: 'sending-paused' });
+});
+
+test('THREATS 27: a server that says again and again that it was put back, and takes no keys, does not fill the disk with them', async () => {
+  let refused = 0;
+  forBob.request(methods.keys.uploadKeyPackage, () => {
+    refused += 1;
+    throw new RpcError(Status.UNAVAILABLE, 'not now');
+  });
+  const before = bob.store.keys.keyPackagesToUpload().length;
+  const gap = { reason: InboxGap_Reason.RESTORED, sinceSeq: 1n };
+  const told = (): number => bob.events.filter(({ type }) => type === 'gap').length;
+  const waiting: number[] = [];
+  for (let i = 1; i <= 8; i++) {
+    forBob.pushEvent(PushEvent.INBOX_GAP, toBinary(InboxGapEventSchema, create(InboxGapEventSchema, { gap })));
+    await bob.until('the gap to be told', () => told() === i);
+    if (i <= 3) await bob.until('keys refused', () => refused >= i);
+    await bob.client.sync();
+    waiting.push(bob.store.keys.keyPackagesToUpload().length - before);
+  }
+  assert.ok(waiting[0]! > 0, 'keys were made');
+  assert.equal(waiting.at(-1), waiting[3], `made after the ${refused} attempts of an hour: ${waiting}`);
 });

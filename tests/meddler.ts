@@ -77,6 +77,11 @@ export class Meddler {
     this.#send([{ ...envelope, seq }]);
   }
 
+  /** Pushes an event of any kind. */
+  pushEvent(eventType: PushEvent, payload: Uint8Array): void {
+    this.#client?.push(eventType, payload);
+  }
+
   /** Calls the real server in the client's own session. */
   call<I extends DescMessage, O extends DescMessage>(
     method: MethodDescriptor<I, O>,

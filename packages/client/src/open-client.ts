@@ -60,6 +60,7 @@ const CATCH_UP_TIMEOUT_MS = 30 * 60_000;
 /** How often a client that stays connected looks whether its keys have to be renewed. */
 const PUBLISH_EVERY_MS = 86_400_000;
 const PUBLISH_ANEW_EVERY_MS = 3_600_000;
+const PUBLISH_ANEW_ATTEMPTS = 3;
 const FLUSH_TIMEOUT_MS = 30_000;
 const HISTORY_DEFAULT = 50;
 const LIST_DEFAULT = 1_000;
@@ -84,7 +85,8 @@ class ClientEngine implements Client {
   readonly #duties: Duties;
   readonly #checks: MemberChecks;
   #callOffPublish = (): void => {};
-  #publishedAnew = false;
+  #publishingAnew = false;
+  #anewLeft = PUBLISH_ANEW_ATTEMPTS;
   readonly #trees: TreeDownloads;
   /** Since the last `sync`. */
   #received = { messages: 0, joined: 0 };
@@ -538,17 +540,23 @@ class ClientEngine implements Client {
     await publishKeys(engine, { all: renewed });
   }
 
-  /** Once an hour at most, however often the server says that it was put back. */
+  /**
+   * Once an hour, however often the server says that it was put back. Each attempt makes keys, which stay here until they
+   * are taken: a server that takes none gets a few attempts and no more.
+   */
   async #publishAnew(): Promise<void> {
-    if (this.#publishedAnew) return;
-    this.#publishedAnew = true;
+    if (this.#publishingAnew || this.#anewLeft === 0) return;
+    if (this.#anewLeft === PUBLISH_ANEW_ATTEMPTS) {
+      this.#engine.later(() => (this.#anewLeft = PUBLISH_ANEW_ATTEMPTS), PUBLISH_ANEW_EVERY_MS);
+    }
+    this.#anewLeft -= 1;
+    this.#publishingAnew = true;
     try {
       await publishKeys(this.#engine, { all: true, hybrid: true });
       await this.#inbox.ackGap();
-      this.#engine.later(() => (this.#publishedAnew = false), PUBLISH_ANEW_EVERY_MS);
-    } catch (error) {
-      this.#publishedAnew = false;
-      throw error;
+      this.#anewLeft = 0;
+    } finally {
+      this.#publishingAnew = false;
     }
   }
 
