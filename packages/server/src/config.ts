@@ -107,7 +107,7 @@ const limitsSchema = z.strictObject({
 const ratesSchema = z.strictObject({
   connects: rate('connects', 'connections from a network address'),
   calls: rate('calls', 'calls on a connection'),
-  sends: rate('sends', 'messages of a device, which wait beyond it'),
+  sends: rate('sends', 'messages of a device'),
   anonymous: rate('anonymous', 'calls without a session from a network address'),
   registrations: rate('registrations', 'registrations from a network address'),
   passwords: rate('passwords', 'password attempts from a network address'),
