@@ -5,10 +5,14 @@
 import { workerData } from 'node:worker_threads';
 import { checkpoint, openDatabase, translated } from './sqlite-database.node.ts';
 import { Signal, type WriterData } from './sqlite-messages.node.ts';
+import { standBack } from './stand-back.node.ts';
 
 const INTERVAL_MS = 100;
+/** Nobody waits for it. */
+const STANDS_BACK_BY = 10;
 const CACHE_KIB = 1024;
 
+standBack(STANDS_BACK_BY);
 const { file, signals } = workerData as WriterData;
 const db = openDatabase(file, { cacheKiB: CACHE_KIB });
 file.key?.fill(0);

@@ -28,6 +28,7 @@ import {
   type WriterData,
 } from './sqlite-messages.node.ts';
 import { createWrites } from './sqlite-writes.node.ts';
+import { standBack } from './stand-back.node.ts';
 import { TURN_WRITES, WriteQueue } from './write-queue.ts';
 
 const CACHE_KIB = 32 * 1024;
@@ -56,6 +57,9 @@ const TURN_MS = 20;
 /** After this long the last turn says nothing about how many there are now. */
 const RECENT_MS = 25;
 
+/** Two fifths of the share of a thread that competes with it. */
+const STANDS_BACK_BY = 4;
+
 const port = parentPort!;
 const { file, limits, signals } = workerData as WriterData;
 
@@ -63,6 +67,7 @@ function post(message: FromThread, transfer: ArrayBuffer[] = []): void {
   port.postMessage(message, transfer);
 }
 
+standBack(STANDS_BACK_BY);
 try {
   start();
 } catch (error) {

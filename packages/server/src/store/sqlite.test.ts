@@ -1,8 +1,18 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import {
+  closeSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
+import { getPriority, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, describe, test, type TestContext } from 'node:test';
@@ -250,6 +260,24 @@ describe('failures', () => {
     const read = await store.readInbox({ address: alice, afterSeq: 0, maxBytes: 1e9 });
     assert.ok(read.kind === 'read' && read.rows.length >= 20);
     assert.ok(read.rows.slice(0, 20).every((row) => row.data.length === data.length));
+  });
+
+  test('where cores are short its threads stand back behind the one that opened it, and it alone keeps its place', async (t) => {
+    const own = getPriority();
+    const store = await opened(t, { path: newPath() });
+    assert.equal(getPriority(), own);
+    if (process.platform === 'linux') {
+      const threads = readdirSync('/proc/self/task').map((id) => {
+        const [, name = '', rest = ''] =
+          /\((.*)\) (.*)/u.exec(readFileSync(`/proc/self/task/${id}/stat`, 'utf8')) ?? [];
+        // The nice value is the 19th field, the second is the name (proc_pid_stat(5)).
+        return { name, nice: Number(rest.split(' ')[16]) };
+      });
+      const nice = (name: string): number[] => threads.filter((each) => each.name === name).map((each) => each.nice);
+      assert.ok(nice('store writer').length > 0 && nice('store writer').every((value) => value === own + 4));
+      assert.ok(nice('store reader').length > 0 && nice('store reader').every((value) => value === own));
+    }
+    await store.close();
   });
 
   test('closing finishes what was accepted', async (t) => {
