@@ -1,13 +1,10 @@
 // Device certificates are renewed at half of their year (PROTOCOL section 1): new at the server, in the log, and in the
 // leaf of every group, with the clocks of everybody moved on.
 import assert from 'node:assert/strict';
-import { rm } from 'node:fs/promises';
-import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { parseDeviceCertificate } from '@quicprochat/core';
 import { nodeCrypto } from '@quicprochat/crypto/node';
 import { restoreGroup, roster } from '@quicprochat/mls';
-import { findRunning, restoreServer } from '@quicprochat/server';
 import { methods } from '@quicprochat/transport';
 import { mlsHooks } from '../packages/client/src/profile/group-parameters.ts';
 import { certificateExtension, usernameOf } from '../packages/client/src/profile/member.ts';
@@ -109,9 +106,7 @@ test('a server restored from before the renewal is given a certificate above bot
   // Nobody is in a group, which would have to come back from the restored server's log in its own way.
   await Promise.all([alice.close(), bob.close()]);
   const [erin, frank] = await world.people('erin', 'frank');
-  const backup = path.join(world.folder, 'backup');
-  const operator = await findRunning({ dataDir: world.dataDir });
-  await operator!.call('backUp', { target: backup, withSecrets: true });
+  const backup = await world.backUp();
   passDays(185);
   await logInAgain(erin);
   await erin.until('a new certificate', () => serial(erin) === 2n);
@@ -119,11 +114,7 @@ test('a server restored from before the renewal is given a certificate above bot
   assert.equal((await frank.client.resolve('erin')).devices[0]?.certificateSerial, 2);
   assert.deepEqual((await erin.client.audit()).findings, []);
 
-  await world.stopServer();
-  await rm(world.dataDir, { recursive: true });
-  const request = { source: backup, dataDir: world.dataDir, origin: undefined, storeKey: undefined, nowMs: Date.now() };
-  await restoreServer(request, () => {}, new AbortController().signal);
-  await world.startServer();
+  await world.putBack(backup);
   for (const one of [erin, frank]) {
     await logInAgain(one);
     // A rollback, or for who comes later two views: the log grows again meanwhile.
@@ -141,9 +132,7 @@ test('a server restored from before the renewal is given a certificate above bot
 test('a server restored from before a hybrid key was renewed gets one that nobody refuses', async () => {
   const forGrace = new Meddler();
   const [grace, heidi] = [await world.person('grace', { wrapDialer: forGrace.wrap }), await world.person('heidi')];
-  const backup = path.join(world.folder, 'before-hybrid');
-  const operator = await findRunning({ dataDir: world.dataDir });
-  await operator!.call('backUp', { target: backup, withSecrets: true });
+  const backup = await world.backUp();
   passDays(8);
   await grace.restart();
   await grace.until(
@@ -152,11 +141,7 @@ test('a server restored from before a hybrid key was renewed gets one that nobod
   );
   await heidi.restart();
   assert.equal((await heidi.client.checkKey('grace')).devices[0]?.hybridKey?.serial, 2);
-  await world.stopServer();
-  await rm(world.dataDir, { recursive: true });
-  const request = { source: backup, dataDir: world.dataDir, origin: undefined, storeKey: undefined, nowMs: Date.now() };
-  await restoreServer(request, () => {}, new AbortController().signal);
-  await world.startServer();
+  await world.putBack(backup);
   let acks = 0;
   forGrace.answer(methods.delivery.ack, (real) => {
     acks += 1;

@@ -1,11 +1,11 @@
 // The operator and the people: a report that only the operator reads, a ban that is felt at once and said why, a
 // certificate replaced under a running conversation, and a server that comes back from its backup.
 import assert from 'node:assert/strict';
-import { rmSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
 import type { ClientEvent } from '@quicprochat/client/node';
-import { findRunning, readReport, readReportPrivateKey, restoreServer, writeReportKeyFiles } from '@quicprochat/server';
+import { findRunning, readReport, readReportPrivateKey, writeReportKeyFiles } from '@quicprochat/server';
 import { makeTestCertificate } from '../packages/server/src/testing/certificates.node.ts';
 import { World } from './world.ts';
 
@@ -102,16 +102,10 @@ test('a backup made while people talk, restored: they come back to it and go on'
   await alice.client.send(id, 'before');
   await bob.joined('alice');
   await bob.sees('alice', ['before']);
-  const backup = path.join(world.folder, 'backup');
-  const operator = await operatorOf(world);
-  await operator.call('backUp', { target: backup, withSecrets: true });
+  const backup = await world.backUp();
   for (const one of [alice, bob]) await one.client.connect({ keepTrying: true });
-  await world.stopServer();
-  rmSync(world.dataDir, { recursive: true });
-  const request = { source: backup, dataDir: world.dataDir, origin: undefined, storeKey: undefined, nowMs: Date.now() };
-  const report = await restoreServer(request, () => {}, new AbortController().signal);
+  const report = await world.putBack(backup);
   assert.deepEqual([report.accounts, report.secretsMissing], [2, []]);
-  await world.startServer();
   await bob.client.send(id, 'after');
   await alice.sees('bob', ['before', 'after'], 30_000);
   await bob.client.logout();
@@ -125,18 +119,12 @@ test('restored from before what somebody has read since: what comes next is told
   await alice.client.send(id, 'one');
   await bob.joined('alice');
   await bob.sees('alice', ['one']);
-  const backup = path.join(world.folder, 'backup');
-  const operator = await operatorOf(world);
-  await operator.call('backUp', { target: backup, withSecrets: true });
+  const backup = await world.backUp();
   await alice.client.send(id, 'two');
   await bob.sees('alice', ['one', 'two']);
   await bob.close();
   await alice.client.connect({ keepTrying: true });
-  await world.stopServer();
-  rmSync(world.dataDir, { recursive: true });
-  const request = { source: backup, dataDir: world.dataDir, origin: undefined, storeKey: undefined, nowMs: Date.now() };
-  await restoreServer(request, () => {}, new AbortController().signal);
-  await world.startServer();
+  await world.putBack(backup);
   // Takes the position in his inbox that "two" had, if the server counts on from the backup.
   await alice.until('alice to be back', () => alice.client.connection === 'online', 30_000);
   await alice.client.send(id, 'three');
@@ -154,17 +142,11 @@ test('restored from before a group’s last change: another change is refused at
   const { id } = await alice.client.createGroup('harbour');
   await alice.client.invite(id, ['bob']);
   await bob.joined('harbour');
-  const backup = path.join(world.folder, 'backup');
-  const operator = await operatorOf(world);
-  await operator.call('backUp', { target: backup, withSecrets: true });
+  const backup = await world.backUp();
   await alice.client.setAdmin(id, 'bob', true);
   await bob.until('being an administrator', () => bob.events.some((event) => event.type === 'admin-changed'));
   for (const one of [alice, bob]) await one.client.connect({ keepTrying: true });
-  await world.stopServer();
-  rmSync(world.dataDir, { recursive: true });
-  const request = { source: backup, dataDir: world.dataDir, origin: undefined, storeKey: undefined, nowMs: Date.now() };
-  await restoreServer(request, () => {}, new AbortController().signal);
-  await world.startServer();
+  await world.putBack(backup);
   for (const one of [alice, bob]) {
     await one.until(`${one.name} to be back`, () => one.client.connection === 'online', 30_000);
   }
@@ -177,19 +159,13 @@ test('THREATS 15: what a restored server might hand out a second time, it does n
   await using world = await World.start();
   const [alice, bob] = await world.people('alice', 'bob');
   await alice.client.resolve('bob');
-  const backup = path.join(world.folder, 'backup');
-  const operator = await operatorOf(world);
-  await operator.call('backUp', { target: backup, withSecrets: true });
+  const backup = await world.backUp();
   const first = await alice.client.createGroup('before');
   await alice.client.invite(first.id, ['bob']);
   await bob.joined('before');
   await bob.close();
   await alice.client.connect({ keepTrying: true });
-  await world.stopServer();
-  rmSync(world.dataDir, { recursive: true });
-  const request = { source: backup, dataDir: world.dataDir, origin: undefined, storeKey: undefined, nowMs: Date.now() };
-  await restoreServer(request, () => {}, new AbortController().signal);
-  await world.startServer();
+  await world.putBack(backup);
   await alice.until('alice to be back', () => alice.client.connection === 'online', 30_000);
   // While he is away, so with a KeyPackage that the backup has.
   const second = await alice.client.createGroup('after');

@@ -11,7 +11,7 @@ import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { nodeCrypto } from '@quicprochat/crypto/node';
 import type { Client, ClientEvent, Conversation, Message } from '@quicprochat/client/node';
-import { resolveConfig, type RunningServer, startServer } from '@quicprochat/server';
+import { findRunning, resolveConfig, restoreServer, type RunningServer, startServer } from '@quicprochat/server';
 import { type Connection, systemClock } from '@quicprochat/transport';
 import { connectQuic } from '@quicprochat/transport/quic';
 import { createClient } from '../packages/client/src/open-client.ts';
@@ -48,6 +48,7 @@ export class World {
   #server: RunningServer | undefined;
   #process: ServerProcess | undefined;
   #port = 0;
+  #backups = 0;
 
   static async start(options: WorldOptions = {}): Promise<World> {
     const world = new World(await mkdtemp(path.join(tmpdir(), 'qpc-world-')), options);
@@ -111,6 +112,25 @@ export class World {
     await this.#server?.close();
     this.#server = undefined;
     await this.killServer('SIGTERM');
+  }
+
+  /** The folder of a backup with all secrets, made while the server runs. */
+  async backUp(): Promise<string> {
+    const target = path.join(this.folder, `backup-${(this.#backups += 1)}`);
+    const operator = await findRunning({ dataDir: this.dataDir });
+    if (operator === undefined) throw new Error('no server runs');
+    await operator.call('backUp', { target, withSecrets: true });
+    return target;
+  }
+
+  /** The server anew at the same address, with what a backup has and nothing else. */
+  async putBack(source: string): Promise<Awaited<ReturnType<typeof restoreServer>>> {
+    await this.stopServer();
+    await rm(this.dataDir, { recursive: true });
+    const request = { source, dataDir: this.dataDir, origin: undefined, storeKey: undefined, nowMs: Date.now() };
+    const report = await restoreServer(request, () => {}, new AbortController().signal);
+    await this.startServer();
+    return report;
   }
 
   /** Replaces the server by a new one at the same address that knows nothing. */
