@@ -1,8 +1,9 @@
 /**
- * Token buckets (PROTOCOL 3, 5, 6, 8; THREATS 15, 17, 20, 24). A bucket holds up to `burst` tokens and regains them evenly;
- * a call takes one or is told when to come back. From a bucket that paces (docs/decisions/0023-pacing.md) it takes one that
- * is not there yet, and waits for it, if that is no more than a second away. A full bucket is as good as none, so those are forgotten as new ones come,
- * and beyond a hundred thousand of one kind the one unused for longest: that keeps the tables bounded.
+ * Token buckets (PROTOCOL 3, 5, 6, 8; THREATS 15, 17, 20, 24). A bucket holds up to `burst` tokens and regains them
+ * evenly; a call takes one or is told when to come back. From a bucket that paces (docs/decisions/0023-pacing.md) it
+ * takes one that is not there yet, and waits for it, if that is no more than a second away. A full bucket is as good as
+ * none, so those are forgotten as new ones come, and beyond a hundred thousand of one kind the one unused for longest:
+ * that keeps the tables bounded.
  */
 import type { Clock, Pace, ServerConnection } from '@quicprochat/transport';
 import { rateLimited } from './refusals.ts';
